@@ -1,0 +1,19 @@
+"""``python -m cachefetch`` and the console script."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from . import __version__
+
+        sys.stdout.write(f"cachefetch {__version__}\n")
+        return 0
+    from .cli import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Answers made from open mirrors: resolve and list. Pure apart from look-ups in the local index."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import SpecSyntaxError
+from .resolver import closure as closures
+from .resolver import rank
+from .resolver.index.query import PageSource, Specs
+from .resolver.model import Record
+from .resolver.resolution import Listing, Missing, Resolution, Root
+from .resolver.rules.context import Context, Policy
+from .resolver.spec.matching import satisfies
+from .resolver.spec.parser import parse, parse_many
+from .resolver.spec.versions import parse_version
+from .values import changed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .resolver.closure import Closure
+    from .resolver.model import Host, Node
+    from .resolver.spec.values import Spec
+    from .sources import Sources
+
+#: Packages of which several versions may be loaded together (Spack 1.1, docs/semantics.md).
+UNIFY_EXEMPT = ("gcc-runtime", "intel-oneapi-runtime", "compiler-wrapper")
+
+
+def resolve(
+    queries: Sequence[str],
+    sources: Sources,
+    host: Host,
+    *,
+    policy: Policy,
+    unify: bool = True,
+    local_host: bool = True,
+) -> Resolution:
+    """Choose a binary for each query; pure apart from look-ups in the local index.
+
+    Args:
+        queries: specs as typed; one text may hold several roots.
+        sources: from `open_sources`.
+        host: the machine that the binaries must run on.
+        policy: settings of acceptance.
+        unify: refuse answers in which one package would be there twice.
+        local_host: `host` is this machine as it is, so prefixes of externals can be tested.
+
+    Raises:
+        SpecSyntaxError: a query does not parse.
+    """
+    specs = parse_queries(queries)
+    exists = os.path.exists if local_host and not host.overridden else None
+    roots: list[Root] = []
+    found: list[Closure | None] = []
+    seen: set[str] = set()
+    for spec in specs:
+        if str(spec) in seen:
+            continue
+        seen.add(str(spec))
+        context = Context(spec, host, sources.specs, policy, exists)
+        root = _choose(context, sources.specs)
+        roots.append(root)
+        found.append(rank.closure_of_choice(context, root))
+    return _assemble(roots, found, sources, host, unify=unify)
+
+
+def parse_queries(queries: Sequence[str]) -> list[Spec]:
+    """Return the roots of all texts.
+
+    Raises:
+        SpecSyntaxError: a text does not parse, names no package or hash, or there is nothing.
+    """
+    specs = [spec for text in queries for spec in parse_many(text)]
+    if not specs:
+        raise SpecSyntaxError("the request is empty, expected a spec such as zlib@1.3", " ".join(queries), 0)
+    for spec in specs:
+        if not spec.name and not spec.hash:
+            raise SpecSyntaxError(
+                "the request names no package", str(spec), 0, hint="begin with a package name or /hash"
+            )
+    return specs
+
+
+def parse_constraint(text: str | None) -> Spec | None:
+    """Return one spec, which may be anonymous (``target=aarch64:``, ``/ab``). Raises SpecSyntaxError."""
+    return parse(text) if text and text.strip() else None
+
+
+def listing(spec: Spec | None, sources: Sources, *, externals: bool = False) -> Listing:
+    """Return the specs that satisfy the constraint `spec` (None: all), sorted by name, version and hash.
+
+    Args:
+        spec: from `parse_constraint`.
+        sources: from `open_sources`.
+        externals: also nodes that no mirror holds because the build took them from its machine.
+    """
+    specs = sources.specs
+    if spec and spec.name:
+        records = specs.named(spec.name)
+    elif spec and spec.hash and not spec.edges:
+        records = specs.with_prefix(spec.hash)
+    else:
+        records = specs.everything()
+    wanted = [
+        record
+        for record in records
+        if (record.has_binary or (externals and record.node.external is not None))
+        and (spec is None or satisfies(record.node, spec, specs))
+    ]
+    wanted.sort(key=lambda r: (r.node.name, parse_version(r.node.version), r.node.hash))
+    return Listing(tuple(rank.artifact(record, specs) for record in wanted), sources.states)
+
+
+def _choose(context: Context, specs: Specs) -> Root:
+    """Answer one query."""
+    spec = context.spec
+    candidates, known = _candidates(spec, specs)
+    root = rank.choose(context, candidates, specs.named, notes=spec.notes)
+    if not candidates:
+        root = changed(root, suggestions=() if known else _near_names(spec.name, specs))
+    return root
+
+
+def _candidates(spec: Spec, specs: Specs) -> tuple[list[Record], bool]:
+    """Return the records with a binary that the query may mean, and whether the package is known at all."""
+    records = specs.named(spec.name) if spec.name else specs.with_prefix(spec.hash or "")
+    return [record for record in records if record.has_binary], bool(records)
+
+
+def _near_names(name: str, specs: Specs) -> tuple[str, ...]:
+    """Return up to three known names that resemble an unknown one."""
+    if not name:
+        return ()
+    from difflib import get_close_matches
+
+    names = list(specs.names())
+    near = get_close_matches(name, names, 3, 0.6)
+    if f"py-{name}" in names and f"py-{name}" not in near:
+        near = [f"py-{name}", *near][:3]
+    return tuple(near)
+
+
+def _assemble(
+    roots: list[Root], found: list[Closure | None], sources: Sources, host: Host, *, unify: bool
+) -> Resolution:
+    """Put the answers for all roots together."""
+    records: dict[str, Record] = {}
+    externals: dict[str, str] = {}
+    missing: dict[str, Missing] = {}
+    for closure in found:
+        if closure is not None:
+            records.update((record.node.hash, record) for record in closure.records)
+            externals.update((n.hash, _provided(n.name, n.version, n.external)) for n in closure.externals)
+            missing.update((node.hash, node) for node in closure.missing)
+    conflicts = _conflicts(records) if unify else ()
+    if any(root.chosen is None for root in roots):
+        status = "no-candidate"
+    elif conflicts:
+        status = "conflict"
+    else:
+        status = "incomplete" if missing else "ok"
+    complete = all(root.chosen for root in roots)
+    return Resolution(
+        status=status,
+        host=host,
+        mirrors=sources.states,
+        roots=tuple(roots),
+        closure=tuple(rank.artifact(record, sources.specs) for record in records.values())
+        if complete
+        else (),
+        host_provides=tuple(sorted(set(externals.values()))) if complete else (),
+        missing=tuple(missing.values()) if complete else (),
+        conflicts=conflicts if status == "conflict" else (),
+    )
+
+
+def _provided(name: str, version: str, prefix: str | None) -> str:
+    return f"{name}@{version}" + (f" at {prefix}" if prefix else "")
+
+
+def _conflicts(records: dict[str, Record]) -> tuple[str, ...]:
+    """Name the packages that the roots together would need in two builds."""
+    by_name: dict[str, list[str]] = {}
+    for record in records.values():
+        by_name.setdefault(record.node.name, []).append(closures.label(record.node))
+    return tuple(
+        f"{name} is needed as {' and as '.join(sorted(labels))}"
+        for name, labels in sorted(by_name.items())
+        if len(labels) > 1 and name not in UNIFY_EXEMPT
+    )
+
+
+def with_missing(answer: Resolution, missing: Sequence[tuple[str, str]], nodes: Sequence[Node]) -> Resolution:
+    """Return the answer as incomplete: nodes, as (name, hash), that the mirrors turned out not to have.
+
+    `nodes` is the closure as far as it is known; the parents are found in it.
+    """
+    parents: dict[str, list[str]] = {}
+    for node in nodes:
+        for edge in node.closure_edges():
+            parents.setdefault(edge.hash, []).append(closures.label(node))
+    found = tuple(Missing(name, hash_, tuple(parents.get(hash_, ()))) for name, hash_ in missing)
+    return changed(answer, status="incomplete", missing=found)
+
+
+def with_documents(
+    answer: Resolution, documents: Sequence[Sequence[Node]], mirrors: tuple[str, ...]
+) -> Resolution:
+    """Return the answer with the closure that became known from verified spec documents (root first).
+
+    Args:
+        answer: choices made from cache pages, which record no dependencies.
+        documents: the nodes of one spec document for each root.
+        mirrors: names of the mirrors that may hold the nodes; whether they do shows when they are asked.
+    """
+    nodes = {node.hash: node for document in documents for node in document}
+    specs = Specs([PageSource("", (Record(node, node.external is None) for node in nodes.values()))])
+    found = [closures.closure_of(document[0], specs) for document in documents]
+    records = {r.node.hash: changed(r, mirrors=mirrors) for closure in found for r in closure.records}
+    external = {_provided(n.name, n.version, n.external) for closure in found for n in closure.externals}
+    return changed(
+        answer,
+        roots=tuple(changed(root, closure_known=True) for root in answer.roots),
+        closure=tuple(rank.artifact(record, specs) for record in records.values()),
+        host_provides=tuple(sorted(external)),
+    )

@@ -1,0 +1,93 @@
+"""The command line: one module a command, loaded when it is called. Uses only the public library."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Command -> (module here, one line of help). The order is that of the help.
+COMMANDS = {
+    "host": ("host", "show what was detected of this machine, and from where"),
+    "resolve": ("resolve", "choose the best binary for this host, and say why"),
+    "fetch": ("fetch", "fetch and verify binaries with their link and run dependencies"),
+    "list": ("listing", "list what the mirrors hold"),
+    "key": ("key", "list, trust or untrust public keys"),
+}
+
+_HELP = """usage: cachefetch COMMAND [OPTION...] [ARGUMENT...]
+
+Resolve, fetch and verify prebuilt binaries from Spack build caches, without Spack.
+
+commands:
+{commands}
+
+cachefetch COMMAND --help   options of a command
+cachefetch --version        version
+
+exit codes: 0 done, 1 internal error, 2 usage, 3 nothing fits, 4 closure incomplete, 5 conflict,
+            6 integrity, 7 trust, 8 network or mirror, 9 partly done, 10 disk or store, 130 interrupted
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name.
+
+    Returns:
+        The exit code (docs/cli.md).
+    """
+    words = list(argv)
+    as_json = "--json" in words
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: no error of ours, and no traceback at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # noqa: BLE001 -- the last line of defence: never a traceback
+        from .report import report_error
+
+        return report_error(error, as_json=as_json, verbose="-v" in words or "--verbose" in words)
+
+
+def _dispatch(words: list[str]) -> int:
+    at = next((number for number, word in enumerate(words) if word in COMMANDS), None)
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help", "help") or (at is None and "--help" in words):
+        sys.stdout.write(_HELP.format(commands=_command_lines()))
+        return 0 if words else 2
+    if at is None or (at > 0 and not first.startswith("-")):
+        _unknown(first)
+    name = words.pop(at or 0)
+    from importlib import import_module
+
+    from .options import Parser
+
+    module = import_module(f"{__name__}.{COMMANDS[name][0]}")
+    parser = Parser(prog=f"cachefetch {name}", description=COMMANDS[name][1])
+    module.configure(parser)
+    result: int = module.execute(parser.parse(words))
+    sys.stdout.flush()
+    return result
+
+
+def _command_lines() -> str:
+    return "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items())
+
+
+def _unknown(word: str) -> None:
+    from difflib import get_close_matches
+
+    from ..errors import UsageError
+
+    near = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean `cachefetch {near[0]}`?" if near else f"commands: {', '.join(COMMANDS)}"
+    raise UsageError(f"there is no command {word!r}", hint=hint)

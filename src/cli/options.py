@@ -1,0 +1,134 @@
+"""Options that several commands share, and the values made from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from ..errors import HostError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from ..client import Client
+    from ..resolver.model import Host
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: text or JSON, exit 2."""
+
+    def __init__(self, **options: Any) -> None:
+        # A fixed width: argparse would import shutil at every start to ask for the terminal's.
+        super().__init__(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100), **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError in place of printing and leaving."""
+        raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse, with options and arguments in any order."""
+        return self.parse_intermixed_args(words)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json -q -v --color``."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    group.add_argument("-q", "--quiet", action="store_true", help="no hints and no progress on stderr")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    group.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+
+
+def add_mirrors(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name mirrors and their policy."""
+    group = parser.add_argument_group("mirrors")
+    group.add_argument(
+        "-m",
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="WHERE",
+        help="URL, directory, cache page (*.md), index.json or name of a configured mirror; repeatable",
+    )
+    group.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key trusted for the mirrors named by -m; repeatable",
+    )
+    group.add_argument("--unsigned", action="store_true", help="the mirrors named by -m need no signature")
+    group.add_argument("--stack", metavar="NAME", help="only binaries of this stack (cache pages)")
+    group.add_argument(
+        "--offline", action="store_true", help="open no socket: local index, store, directories"
+    )
+    group.add_argument(
+        "--refresh", action="store_true", help="ask the mirrors, however fresh the local index is"
+    )
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """Add the options that override host facts."""
+    group = parser.add_argument_group("host (overrides replace what is detected)")
+    group.add_argument("--host", metavar="FILE", help="facts printed by `cachefetch host --json` elsewhere")
+    group.add_argument("--platform", metavar="NAME", help="linux, darwin, windows, freebsd")
+    group.add_argument("--os", metavar="NAME", help="ubuntu22.04, debian12, rhel8, sequoia, ...")
+    group.add_argument("--target", metavar="NAME", help="x86_64_v3, zen4, neoverse_v2, ...")
+    group.add_argument("--libc", metavar="KIND@VERSION[:PREFIX]", help="glibc@2.35, musl@1.2.4:/")
+    group.add_argument(
+        "--compiler", action="append", default=[], metavar="NAME@VERSION", help="gcc@13.2.0; repeatable"
+    )
+
+
+def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
+    """Return the client for the mirror options. Raises UsageError for ``--key`` or ``--unsigned`` without -m."""
+    from ..client import Client
+
+    if (args.key or args.unsigned) and not args.mirror:
+        flag = "--key" if args.key else "--unsigned"
+        raise UsageError(
+            f"{flag} is for mirrors named by -m, and none is",
+            hint='configured mirrors: `cachefetch key trust FILE`, or signed = "none" in the config file',
+        )
+    return Client(
+        args.mirror,
+        keys=args.key,
+        unsigned=args.unsigned,
+        offline=args.offline,
+        refresh=args.refresh,
+        stack=args.stack,
+        reporter=reporter,
+    )
+
+
+def host_from(args: argparse.Namespace, client: Client) -> Host | None:
+    """Return the host that the options describe, None for this machine as it is."""
+    if not (args.host or args.platform or args.os or args.target or args.libc or args.compiler):
+        return None
+    from ..resolver.host.overrides import HostOverrides, host_from_dict, parse_compiler, parse_libc
+
+    facts = host_from_dict(_read_host(args.host), what=args.host) if args.host else None
+    overrides = HostOverrides(
+        platform=args.platform,
+        os=args.os,
+        target=args.target,
+        libc=parse_libc(args.libc) if args.libc else None,
+        compilers=tuple(parse_compiler(text) for text in args.compiler),
+    )
+    return overrides.apply(facts) if facts else client.host(overrides)
+
+
+def _read_host(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except OSError as error:
+        raise HostError(f"cannot read the host file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise HostError(
+            f"{path} is not JSON: {error}",
+            hint=f"make it with `cachefetch host --json > {os.path.basename(path)}`",
+        ) from None

@@ -1,0 +1,86 @@
+"""Progress on stderr: a bar on a terminal (rich, loaded only then), a line for each package elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+
+from ..fetch import events
+from ..fetch.events import Reporter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from ..fetch.events import Event
+
+
+@contextmanager
+def reporter_for(args: argparse.Namespace) -> Iterator[Reporter | None]:
+    """Yield the reporter that fits where stderr goes; None for ``--quiet``."""
+    if args.quiet:
+        yield None
+    elif sys.stderr.isatty() and not args.json:
+        with _bars() as bars:
+            yield bars
+    else:
+        yield Lines()
+
+
+class Lines(Reporter):
+    """A line for each package that is stored, and for each retry."""
+
+    def on_event(self, event: Event) -> None:
+        """Print what a person wants to find in a log."""
+        match event:
+            case events.Planned():
+                words = (
+                    f"{event.packages} packages, {event.reused} in the store, {event.get_bytes} bytes to get"
+                )
+            case events.Stored():
+                words = f"stored {event.spec}"
+            case events.Retrying():
+                words = f"try {event.attempt} failed, next in {event.wait_s:.1f} s: {event.reason}"
+            case events.Waiting():
+                words = f"another process fetches {event.spec}, waiting for it"
+            case _:
+                return
+        sys.stderr.write(words + "\n")
+
+
+class _Bars(Reporter):
+    """A bar for each payload under way."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[int, TaskID] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Move the bars."""
+        match event:
+            case events.Started():
+                self._tasks[event.transfer] = self._bars.add_task(
+                    event.spec, total=event.size, completed=event.offset
+                )
+            case events.Progress() if event.transfer in self._tasks:
+                self._bars.update(self._tasks[event.transfer], completed=event.done)
+            case events.Stored() if event.transfer in self._tasks:
+                self._bars.remove_task(self._tasks.pop(event.transfer))
+            case events.Retrying():
+                self._bars.console.print(f"try {event.attempt} failed: {event.reason}", markup=False)
+            case _:
+                return
+
+
+@contextmanager
+def _bars() -> Iterator[_Bars]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bars(bars)

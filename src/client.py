@@ -1,0 +1,518 @@
+"""AsyncClient and Client: the same methods, one implementation.
+
+`sources` has generators of mirror requests, `answers` what is decided from their results. This module runs them:
+`Client` in a plain loop that reads local mirrors itself and opens the network only for the first request that needs
+it, `AsyncClient` in an async one. Fetching is async only; `Client` calls it through a portal.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from .answers import listing, parse_constraint, parse_queries, resolve, with_documents, with_missing
+from .config import Config, Mirror, load, mirror_from_argument
+from .errors import (
+    AccessError,
+    CachefetchError,
+    FormatError,
+    MissingError,
+    NetworkError,
+    NotFoundError,
+    ResolutionError,
+    StoreError,
+    UsageError,
+)
+from .portal import Portal
+from .resolver.index.readers import Answer
+from .resolver.rules.context import Policy
+from .sources import open_sources
+from .values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Any, Self, TypeVar
+
+    from .fetch.events import Reporter
+    from .fetch.limits import Limits
+    from .fetch.model import Receipt, Source, Wanted
+    from .fetch.transports import Transport, Transports
+    from .resolver.host.overrides import HostOverrides
+    from .resolver.index.readers import Get
+    from .resolver.index.store import IndexStore
+    from .resolver.model import Host, Node
+    from .resolver.resolution import Artifact, Listing, MirrorState, Resolution
+    from .sources import Sources, Steps
+
+    T = TypeVar("T")
+
+
+@frozen
+class Options:
+    """What a client was made with; see `AsyncClient` for the meaning."""
+
+    mirrors: tuple[Mirror, ...]
+    config: Config
+    offline: bool
+    refresh: bool
+    policy: Policy
+
+
+class _Base:
+    """Configuration, host and the step functions, shared by both clients. Opens nothing."""
+
+    def __init__(
+        self,
+        mirrors: Iterable[str | Mirror] = (),
+        *,
+        keys: Iterable[str] = (),
+        unsigned: bool = False,
+        offline: bool = False,
+        refresh: bool = False,
+        stack: str | None = None,
+        config: Config | None = None,
+        limits: Limits | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        settings = config if config is not None else load()
+        key_files = tuple(os.path.abspath(path) for path in keys)
+        named = tuple(
+            m
+            if isinstance(m, Mirror)
+            else mirror_from_argument(m, settings, unsigned=unsigned, key_files=key_files)
+            for m in mirrors
+        )
+        self.options = Options(
+            named or settings.mirrors, settings, offline, refresh, Policy(libc=settings.libc, stack=stack)
+        )
+        self._limits = limits
+        self._reporter = reporter
+        self._sources: Sources | None = None
+        self._index_store: IndexStore | None = None
+        self._key_problems: tuple[str, ...] = ()
+
+    def _detect(self, overrides: HostOverrides | None) -> Host:
+        from .resolver.host.detect import detect
+
+        return detect(overrides=overrides, cache_dir=self.options.config.cache_dir)
+
+    def _indexes(self) -> IndexStore:
+        if self._index_store is None:
+            from .resolver.index.store import IndexStore
+
+            self._index_store = IndexStore(os.path.join(self.options.config.cache_dir, "index"))
+        return self._index_store
+
+    def _close_sources(self) -> None:
+        found, self._sources = self._sources, None
+        if found is not None:
+            found.specs.close()
+
+    def _open_steps(self) -> Steps[Sources]:
+        """Read the mirrors once a client."""
+        if self._sources is None:
+            o = self.options
+            self._sources = yield from open_sources(
+                o.mirrors, o.config, self._indexes, refresh=o.refresh, offline=o.offline
+            )
+        return self._sources
+
+    def _resolve_steps(self, specs: tuple[str, ...], host: Host | None, unify: bool) -> Steps[Resolution]:
+        parse_queries(specs)  # a typing error shows before any mirror is asked
+        sources = yield from self._open_steps()
+        facts = host if host is not None else self._detect(None)
+        return resolve(
+            specs, sources, facts, policy=self.options.policy, unify=unify, local_host=host is None
+        )
+
+    def _list_steps(self, spec: str | None, externals: bool) -> Steps[Listing]:
+        constraint = parse_constraint(spec)  # a typing error shows before any mirror is asked
+        sources = yield from self._open_steps()
+        return listing(constraint, sources, externals=externals)
+
+
+class AsyncClient(_Base):
+    """Resolve and fetch, as coroutines.
+
+    Args:
+        mirrors: URLs, paths, pages or names of configured mirrors, or `Mirror` values; () for all configured ones.
+        keys: files with public keys that are trusted for `mirrors`.
+        unsigned: `mirrors` need no signature. Configured mirrors keep their policy unless they are named here.
+        offline: open no socket; directories and the local store may be read.
+        refresh: ask every mirror, however fresh the local index is.
+        stack: keep only candidates of this stack, where the source knows stacks.
+        config: settings; None reads the configuration files and the environment.
+        limits: time-outs and sizes of transfers; None for the defaults.
+        reporter: gets an event for everything that happens to a transfer.
+
+    Use it as ``async with``. Errors: subclasses of `CachefetchError`, `errors.py` has the tree.
+    """
+
+    _transports: Transports | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close connections and the local index."""
+        self._close_sources()
+        transports, self._transports = self._transports, None
+        if transports is not None:
+            await transports.aclose()
+
+    async def host(self, overrides: HostOverrides | None = None) -> Host:
+        """Detect this machine; `overrides` replace single facts."""
+        from anyio import to_thread
+
+        return await to_thread.run_sync(self._detect, overrides)
+
+    async def resolve(self, *specs: str, host: Host | None = None, unify: bool = True) -> Resolution:
+        """Choose the best binary for each spec.
+
+        Args:
+            specs: as typed for Spack, ``hdf5@1.14+mpi %gcc``; or ``/hash``.
+            host: machine that the binaries must run on; None for this one.
+            unify: report a conflict when the roots need two builds of one package.
+
+        Returns:
+            The answer; look at `status`. Nothing fitting is an answer, not an exception.
+
+        Raises:
+            SpecSyntaxError, NoUsableMirrorError, StoreError.
+        """
+        return await self._drive(self._resolve_steps(specs, host, unify))
+
+    async def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
+        """Return what the mirrors hold.
+
+        Args:
+            spec: only specs that satisfy this constraint, which may be anonymous; None for all.
+            externals: also nodes that the builds took from their machines, which no mirror holds.
+
+        Raises:
+            SpecSyntaxError, NoUsableMirrorError, StoreError.
+        """
+        return await self._drive(self._list_steps(spec, externals))
+
+    async def update(self) -> tuple[MirrorState, ...]:
+        """Read the mirrors, as far as this client has not, and return the state of each."""
+        return (await self._drive(self._open_steps())).states
+
+    async def fetch(
+        self,
+        *specs: str,
+        resolution: Resolution | None = None,
+        host: Host | None = None,
+        to: str | None = None,
+        deps: bool = True,
+        unify: bool = True,
+    ) -> Receipt:
+        """Fetch and verify the chosen binaries with their link and run closure.
+
+        Args:
+            specs: what to resolve first; leave out when `resolution` is given.
+            resolution: an answer from `resolve` of this client.
+            host: as for `resolve`.
+            to: directory that gets ``NAME-VERSION-HASH.spack`` for every package; None leaves them in the store.
+            deps: False fetches the roots alone.
+            unify: as for `resolve`.
+
+        Raises:
+            ResolutionError: nothing fits, or the closure is not complete; `.resolution` has the reasons.
+            IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
+        """
+        answer = resolution if resolution is not None else await self.resolve(*specs, host=host, unify=unify)
+        if answer.status != "ok" and (deps or answer.status != "incomplete"):
+            raise resolution_error(answer)
+        sources = await self._drive(self._open_steps())
+        delivery = self._delivery(sources)
+        engine = self._engine()
+        nodes: Sequence[Node] = [n for a in answer.closure if (n := sources.specs.get(a.hash))]
+        if deps and not all(root.closure_known for root in answer.roots):
+            answer, nodes = await self._learn_closure(answer, sources, delivery, engine)
+        artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
+        from .fetch.execute import fetch_items
+
+        try:
+            receipt = await fetch_items([_wanted(a, sources, delivery) for a in artifacts], to=to, **engine)
+        except MissingError as error:
+            raise resolution_error(with_missing(answer, error.missing, nodes)) from error
+        return receipt.with_warnings("key-file", self._key_problems)
+
+    async def _learn_closure(
+        self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
+    ) -> tuple[Resolution, Sequence[Node]]:
+        """Return the answer with the closure that the verified spec blobs of a page's choices tell, and its nodes.
+
+        Raises:
+            ResolutionError: the mirror does not have a chosen hash (exit 4).
+        """
+        from .fetch.execute import fetch_metadata
+
+        documents = []
+        for root in answer.roots:
+            assert root.chosen
+            try:
+                package = await fetch_metadata(_wanted(root.chosen, sources, delivery), **engine)
+            except NotFoundError as error:
+                lacking = with_missing(answer, [(root.chosen.name, root.chosen.hash)], [])
+                raise resolution_error(lacking) from error
+            documents.append(package.document.nodes)
+        nodes = [node for document in documents for node in document]
+        return with_documents(answer, documents, tuple(delivery)), nodes
+
+    def _delivery(self, sources: Sources) -> dict[str, Source]:
+        """Return the mirrors that deliver, with their policy and keys, by name."""
+        if not sources.deliver:
+            raise UsageError(
+                "a cache page lists binaries but does not hold them",
+                hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
+            )
+        from .fetch.keys import load_files, load_trusted
+        from .fetch.model import Source
+        from .fetch.verify.policy import SignaturePolicy
+
+        trusted = load_trusted(os.path.join(self.options.config.config_dir, "keys"))
+        self._key_problems = trusted.problems
+        return {
+            m.name: Source(
+                m.name,
+                m.location,
+                SignaturePolicy(m.signed, frozenset(m.pinned)),
+                trusted | load_files(m.key_files) if m.key_files else trusted,
+            )
+            for m in sources.deliver
+        }
+
+    def _engine(self) -> dict[str, Any]:
+        """Return what the calls of the fetch engine need; one meter counts the bytes of one command."""
+        from .fetch.events import Reporter
+        from .fetch.limits import DEFAULT_LIMITS
+        from .fetch.model import Meter
+        from .fetch.store.cas import Store
+        from .fetch.transports import Transports
+
+        limits = self._limits or DEFAULT_LIMITS
+        if self._transports is None:
+            self._transports = Transports(limits, offline=self.options.offline)
+        return {
+            "store": Store(os.path.join(self.options.config.cache_dir, "store")),
+            "limits": limits,
+            "transports": self._transports,
+            "reporter": self._reporter or Reporter(),
+            "offline": self.options.offline,
+            "meter": Meter(),
+        }
+
+    async def _drive(self, steps: Steps[T]) -> T:
+        """Run a step function."""
+        try:
+            batch = next(steps)
+            while True:
+                batch = steps.send(await self._answers(batch))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _answers(self, batch: tuple[Get, ...]) -> tuple[Answer, ...]:
+        """Answer a batch of requests side by side."""
+        import anyio
+
+        answers: list[Answer] = [Answer(0)] * len(batch)
+
+        async def one(number: int, get: Get) -> None:
+            if _is_local(get.url):
+                answers[number] = await anyio.to_thread.run_sync(answer_local, get)
+            else:
+                answers[number] = await self._ask(get)
+
+        async with anyio.create_task_group() as group:
+            for number, get in enumerate(batch):
+                group.start_soon(one, number, get)
+        return tuple(answers)
+
+    async def _ask(self, get: Get) -> Answer:
+        """Answer one request over the network, with retries."""
+        from .fetch.retry import Clockwork, attempts
+
+        engine = self._engine()
+        try:
+            transport = engine["transports"].for_url(get.url)
+            async for attempt in attempts(engine["limits"], Clockwork()):
+                with attempt:
+                    return await self._spool(transport, get) if get.spool else await _read(transport, get)
+        except CachefetchError as error:
+            return Answer(0, error=error)
+        raise AssertionError("the loop of attempts returns or raises")
+
+    async def _spool(self, transport: Transport, get: Get) -> Answer:
+        """Stream a large document to disk; what is left of a failed try is removed."""
+        from .fetch.transports import redact
+
+        path = self._indexes().spool_path()
+        try:
+            async with transport.open(get.url) as body:
+                with open(path, "wb") as file:  # noqa: ASYNC230 -- short writes to the page cache, as cheap as a thread switch
+                    async for chunk in body.chunks():
+                        if file.tell() + len(chunk) > get.limit:
+                            raise FormatError(f"{redact(get.url)} is longer than {get.limit} bytes")
+                        file.write(chunk)
+                    size = file.tell()
+                if body.size is not None and size != body.size:
+                    raise NetworkError(f"{redact(get.url)} ended after {size} of {body.size} bytes")
+        except BaseException as error:
+            if os.access(path, os.F_OK):
+                os.unlink(path)
+            if isinstance(error, OSError):
+                raise StoreError(
+                    f"cannot write the index of {redact(get.url)} to {path}: {error.strerror}",
+                    hint="free some space, or point XDG_CACHE_HOME to a writable directory",
+                ) from error
+            raise
+        return Answer(200, path=path, etag=body.etag)
+
+
+class Client(_Base):
+    """`AsyncClient` for synchronous programs: same arguments, same methods, same results.
+
+    Works inside a running event loop too (a notebook). Use it as ``with``, or call `close`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._async = AsyncClient(*args, **kwargs)
+        self._portal = Portal()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and the local index, and stop the portal."""
+        self._async._sources = None  # the same object as ours
+        self._close_sources()
+        try:
+            if self._portal.started:
+                self._portal.call(self._async.aclose)
+        finally:
+            self._portal.close()
+
+    def host(self, overrides: HostOverrides | None = None) -> Host:
+        """See `AsyncClient.host`."""
+        return self._detect(overrides)
+
+    def resolve(self, *specs: str, host: Host | None = None, unify: bool = True) -> Resolution:
+        """See `AsyncClient.resolve`."""
+        return self._run(self._resolve_steps(specs, host, unify))
+
+    def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
+        """See `AsyncClient.list`."""
+        return self._run(self._list_steps(spec, externals))
+
+    def update(self) -> tuple[MirrorState, ...]:
+        """See `AsyncClient.update`."""
+        return self._run(self._open_steps()).states
+
+    def fetch(self, *specs: str, **options: Any) -> Receipt:
+        """See `AsyncClient.fetch`."""
+        if options.get("resolution") is None:
+            keep = {name: options.pop(name) for name in ("host", "unify") if name in options}
+            options["resolution"] = self.resolve(*specs, **keep)
+        self._async._sources = self._sources  # what this client has read needs no second reading
+        return self._portal.call(partial(self._async.fetch, **options))
+
+    def _run(self, steps: Steps[T]) -> T:
+        """Run a step function; the network starts with the first request that is not for a local file."""
+        try:
+            batch = next(steps)
+            while True:
+                if all(_is_local(get.url) for get in batch):
+                    batch = steps.send(tuple(answer_local(get) for get in batch))
+                else:
+                    batch = steps.send(self._portal.call(partial(self._async._answers, batch)))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+def resolve_sync(*specs: str, host: Host | None = None, unify: bool = True, **client: Any) -> Resolution:
+    """Resolve once: ``resolve_sync("zlib", mirrors=["/mirror"])``. Further arguments are those of `Client`."""
+    with Client(**client) as one:
+        return one.resolve(*specs, host=host, unify=unify)
+
+
+def fetch_sync(
+    *specs: str,
+    host: Host | None = None,
+    to: str | None = None,
+    deps: bool = True,
+    unify: bool = True,
+    **client: Any,
+) -> Receipt:
+    """Resolve, fetch and verify once. Further arguments are those of `Client`."""
+    with Client(**client) as one:
+        return one.fetch(*specs, host=host, to=to, deps=deps, unify=unify)
+
+
+def answer_local(get: Get) -> Answer:
+    """Answer a request for a path of this machine, without any network module."""
+    from .fetch.transports.file import read_local
+
+    path = get.url
+    try:
+        if os.path.isdir(path):
+            return Answer(200, names=tuple(sorted(os.listdir(path))))
+        if get.spool and os.path.isfile(path) and os.access(path, os.R_OK):
+            return Answer(200, path=path, local=True)
+        return Answer(200, body=read_local(path, get.limit))
+    except CachefetchError as error:
+        return Answer(0, error=error)
+    except OSError as error:
+        return Answer(0, error=AccessError(f"cannot list {path}: {error.strerror}", context={"path": path}))
+
+
+async def _read(transport: Transport, get: Get) -> Answer:
+    reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
+    return Answer(reply.status, body=reply.body, etag=reply.etag)
+
+
+def _is_local(url: str) -> bool:
+    return "://" not in url
+
+
+def _wanted(artifact: Artifact, sources: Sources, delivery: dict[str, Source]) -> Wanted:
+    """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver."""
+    from .fetch.model import Wanted
+
+    names = list(delivery) if sources.pages else [name for name in artifact.mirrors if name in delivery]
+    return Wanted(artifact.name, artifact.version, artifact.hash, tuple(delivery[name] for name in names))
+
+
+def resolution_error(answer: Resolution) -> ResolutionError:
+    """Return the exception for an answer that cannot be fetched."""
+    from .resolver.explain import missing_lines, next_complete, no_candidate_lines
+
+    hint = ""
+    if answer.status == "no-candidate":
+        lines = [
+            line for root in answer.roots if root.chosen is None for line in no_candidate_lines(answer, root)
+        ]
+    elif answer.status == "conflict":
+        lines = list(answer.conflicts)
+    else:
+        lines = missing_lines(answer)
+        hint = next_complete(answer)
+    return ResolutionError(
+        "\n".join(lines), answer, code=answer.status, exit_code=answer.exit_code, hint=hint
+    )

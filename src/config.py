@@ -1,0 +1,204 @@
+"""Files, environment and flags merged into one frozen Config (imported by the command line and the client only).
+
+Order, later wins: ``/etc/cachefetch/config.toml``, ``$XDG_CONFIG_HOME/cachefetch/config.toml``, the variables
+``CACHEFETCH_*``, flags. docs/cli.md lists every setting.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .errors import ConfigError
+from .values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+SIGNED = ("required", "if-present", "none")
+LIBC = ("inferred", "recorded")
+SYSTEM_FILE = "/etc/cachefetch/config.toml"
+
+
+@frozen
+class Mirror:
+    """A place that holds binaries.
+
+    `location` is a URL or an absolute path; `signed` one of SIGNED; `pinned` are fingerprints (40 hex digits)
+    of the only keys accepted for it, () for any trusted key; `key_files` are public keys trusted for this mirror
+    alone; `origin` says where it was configured.
+    """
+
+    name: str
+    location: str
+    signed: str = "required"
+    pinned: tuple[str, ...] = ()
+    key_files: tuple[str, ...] = ()
+    origin: str = ""
+
+
+@frozen
+class Config:
+    """Every setting, merged. `origins` maps a setting's dotted name to where its value came from.
+
+    `max_age` is seconds for which a mirror is not asked again.
+    """
+
+    mirrors: tuple[Mirror, ...] = ()
+    cache_dir: str = ""
+    config_dir: str = ""
+    max_age: float = 600.0
+    libc: str = "inferred"
+    origins: Mapping[str, str] = {}
+
+
+def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_FILE) -> Config:
+    """Read the configuration files that exist and the environment.
+
+    Raises:
+        ConfigError: a file or variable is not usable; names it and the setting.
+    """
+    env = os.environ if environ is None else environ
+    config_dir = os.path.join(_xdg(env, "XDG_CONFIG_HOME", ".config"), "cachefetch")
+    cache_dir = os.path.join(_xdg(env, "XDG_CACHE_HOME", ".cache"), "cachefetch")
+    origins = {"cache_dir": "default", "config_dir": "default", "max_age": "default", "libc": "default"}
+    values: dict[str, Any] = {"cache_dir": cache_dir, "config_dir": config_dir}
+    mirrors: dict[str, Mirror] = {}
+    for path in (system_file, os.path.join(config_dir, "config.toml")):
+        if os.path.exists(path):
+            _apply_file(path, values, mirrors, origins)
+    for name, read in (("CACHE_DIR", str), ("MAX_AGE", float), ("LIBC", str)):
+        variable = f"CACHEFETCH_{name}"
+        if text := env.get(variable):
+            key = name.lower()
+            try:
+                values[key] = read(text)
+            except ValueError:
+                raise ConfigError(f"{variable}={text} is not a number of seconds") from None
+            origins[key] = f"environment variable {variable}"
+    return _checked(Config(mirrors=tuple(mirrors.values()), origins=origins, **values))
+
+
+def mirror_from_argument(
+    text: str, config: Config, *, unsigned: bool = False, key_files: tuple[str, ...] = ()
+) -> Mirror:
+    """Return the mirror for a ``-m`` value: the name of a configured one, or a URL or path.
+
+    `unsigned` and `key_files` are the flags for mirrors named on the command line; a configured mirror keeps its
+    policy when it is not named there.
+    """
+    known = next((mirror for mirror in config.mirrors if mirror.name == text), None)
+    if known is None:
+        signed = "none" if unsigned else "required"
+        return Mirror(_shown(text), absolute(text), signed, (), key_files, "command line")
+    return Mirror(
+        known.name,
+        known.location,
+        "none" if unsigned else known.signed,
+        known.pinned,
+        (*known.key_files, *key_files),
+        known.origin,
+    )
+
+
+def absolute(location: str) -> str:
+    """Return a URL as it is, and a path (or file:// URL) as an absolute path."""
+    if location.startswith("file://"):
+        from .fetch.transports.file import local_path
+
+        location = local_path(location)
+    if "://" in location:
+        return location.rstrip("/")
+    return os.path.abspath(os.path.expanduser(location))
+
+
+def _shown(location: str) -> str:
+    """Return a location as messages and documents show it: a URL without user, password and query."""
+    if "://" not in location:
+        return location
+    from .fetch.transports import redact
+
+    return redact(location)
+
+
+def _xdg(env: Mapping[str, str], variable: str, default: str) -> str:
+    """Return an XDG base directory. Spelled out: platformdirs would cost start-up time (P4)."""
+    value = env.get(variable, "")
+    if os.path.isabs(value):
+        return value
+    return os.path.join(env.get("HOME") or os.path.expanduser("~"), default)
+
+
+def _apply_file(
+    path: str, values: dict[str, Any], mirrors: dict[str, Mirror], origins: dict[str, str]
+) -> None:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="correct the line that is named") from None
+    for section, known in (("index", ("max_age",)), ("resolve", ("libc",)), ("store", ("cache_dir",))):
+        for key, value in _table(document.pop(section, {}), path, section).items():
+            if key not in known:
+                raise ConfigError(
+                    f"{path}: unknown setting {section}.{key}", hint=f"known: {', '.join(known)}"
+                )
+            values[key] = value
+            origins[key] = path
+    for name, table in _table(document.pop("mirrors", {}), path, "mirrors").items():
+        mirrors[name] = _mirror(name, _table(table, path, f"mirrors.{name}"), path)
+        origins[f"mirrors.{name}"] = path
+    if document:
+        raise ConfigError(
+            f"{path}: unknown section {', '.join(sorted(document))}",
+            hint="known: index, resolve, store, mirrors.NAME",
+        )
+
+
+def _table(value: Any, path: str, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {name} must be a table")
+    return value
+
+
+def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
+    unknown = set(table) - {"url", "signed", "keys", "key_files"}
+    if unknown:
+        raise ConfigError(
+            f"{path}: unknown setting mirrors.{name}.{min(unknown)}",
+            hint="known: url, signed, keys, key_files",
+        )
+    url = table.get("url")
+    if not isinstance(url, str) or not url:
+        raise ConfigError(f'{path}: mirrors.{name} needs url = "..."')
+    signed = table.get("signed", "required")
+    if signed not in SIGNED:
+        raise ConfigError(f"{path}: mirrors.{name}.signed is {signed!r}", hint=f"one of {', '.join(SIGNED)}")
+    keys = table.get("keys", [])
+    files = table.get("key_files", [])
+    if not all(isinstance(v, list) and all(isinstance(k, str) for k in v) for v in (keys, files)):
+        raise ConfigError(f"{path}: mirrors.{name}.keys and key_files must be lists of strings")
+    pinned = tuple("".join(key.split()).upper() for key in keys)
+    if bad := next(
+        (key for key in pinned if len(key) not in (40, 64) or set(key) - set("0123456789ABCDEF")), None
+    ):
+        raise ConfigError(f"{path}: mirrors.{name}.keys: {bad} is no full fingerprint (40 hex digits)")
+    return Mirror(name, absolute(url), signed, pinned, tuple(absolute(f) for f in files), path)
+
+
+def _checked(config: Config) -> Config:
+    """Refuse values of the wrong type or range, naming where they came from."""
+    if isinstance(config.max_age, bool) or not isinstance(config.max_age, (int, float)) or config.max_age < 0:
+        raise ConfigError(f"max_age in {config.origins['max_age']} must be a number of seconds")
+    if config.libc not in LIBC:
+        raise ConfigError(
+            f"libc in {config.origins['libc']} is {config.libc!r}", hint=f"one of {', '.join(LIBC)}"
+        )
+    if not isinstance(config.cache_dir, str) or not os.path.isabs(config.cache_dir):
+        raise ConfigError(f"cache_dir in {config.origins['cache_dir']} must be an absolute path")
+    return config

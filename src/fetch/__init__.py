@@ -1,0 +1,1 @@
+"""Moves and proves bytes: transports, verification, the content-addressed store, the engine."""

@@ -1,0 +1,225 @@
+"""The fetch engine: prove the metadata of every package, plan, then move the payloads in parallel."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import anyio
+from anyio import to_thread
+
+from ..errors import CachefetchError
+from ..resolver.index.readers.manifest import spec_stem
+from .events import Finished, Planned, Reporter
+from .failures import SOURCE_ERRORS, for_run, unique
+from .limits import DEFAULT_LIMITS
+from .metadata import prove
+from .model import Item, Meter, Receipt
+from .payload import deliver
+from .plan import plan
+from .retry import Clockwork
+from .session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from .limits import Limits
+    from .model import VerifiedPackage, Wanted
+    from .payload import Delivered
+    from .plan import FetchPlan
+    from .store.cas import Store, Stored
+    from .transports import Transports
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def fetch_metadata(
+    wanted: Wanted,
+    *,
+    store: Store,
+    transports: Transports,
+    limits: Limits = DEFAULT_LIMITS,
+    reporter: Reporter | None = None,
+    offline: bool = False,
+    meter: Meter | None = None,
+    clockwork: Clockwork | None = None,
+) -> VerifiedPackage:
+    """Prove one package without its payload; `document` has its nodes, for a closure that no index tells.
+
+    Manifest and spec document are kept in the store, so a later fetch does not ask for them again.
+
+    Args:
+        wanted: what, and from which mirrors.
+        store: where it is kept.
+        transports: how mirrors are read.
+        limits: time-outs and numbers.
+        reporter: gets the events.
+        offline: open no socket; the store and mirrors that are directories are read.
+        meter: counts bytes; shared with other steps of the same command if given.
+        clockwork: time and chance, for tests.
+
+    Raises:
+        TrustError, IntegrityError, MirrorError, StoreError: see `metadata.prove`.
+    """
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+    return await prove(session, wanted)
+
+
+async def prove_items(
+    wanted: Sequence[Wanted],
+    *,
+    store: Store,
+    transports: Transports,
+    limits: Limits = DEFAULT_LIMITS,
+    reporter: Reporter | None = None,
+    offline: bool = False,
+    meter: Meter | None = None,
+    clockwork: Clockwork | None = None,
+) -> tuple[VerifiedPackage, ...]:
+    """Prove several packages in parallel without their payload; arguments as for `fetch_metadata`.
+
+    Raises:
+        TrustError, IntegrityError, MirrorError: some package has no proof. ``context["missing"]`` names those
+            that no mirror has ([{"name", "version", "hash"}]), ``context["failures"]`` all; MissingError when
+            absence is all that is wrong.
+    """
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+    return await _prove_all(session, wanted)
+
+
+async def fetch_items(
+    wanted: Sequence[Wanted],
+    *,
+    store: Store,
+    transports: Transports,
+    limits: Limits = DEFAULT_LIMITS,
+    reporter: Reporter | None = None,
+    offline: bool = False,
+    to: str | None = None,
+    meter: Meter | None = None,
+    clockwork: Clockwork | None = None,
+) -> Receipt:
+    """Fetch and verify packages: all metadata first, then, when all of it is proven, the payloads.
+
+    What the store has is verified again and not fetched. The other arguments are those of `fetch_metadata`.
+
+    Args:
+        to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
+
+    Raises:
+        CachefetchError: as `prove_items` before the first payload byte; later the most serious failure of the
+            packages that could not be delivered (the others are stored all the same).
+        StoreError: no space (seen before the first payload byte where it can be), no permission.
+    """
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+    packages = await _prove_all(session, wanted)
+    await _plan(session, packages, to)
+    delivered = await _each(packages, lambda number, package: deliver(session, number, package), _wanted)
+    items = [await to_thread.run_sync(_item, session, one, to) for one in delivered]
+    warnings = unique([warning for one in delivered for warning in one.warnings])
+    session.emit(Finished(0, len(items), session.meter.network_bytes))
+    return Receipt(tuple(items), session.meter.network_bytes, warnings)
+
+
+def _session(
+    store: Store,
+    transports: Transports,
+    limits: Limits,
+    reporter: Reporter | None,
+    offline: bool,
+    meter: Meter | None,
+    clockwork: Clockwork | None,
+) -> Session:
+    return Session(
+        store,
+        transports,
+        limits,
+        reporter or Reporter(),
+        offline=offline,
+        meter=meter or Meter(),
+        clockwork=clockwork or Clockwork(),
+    )
+
+
+async def _prove_all(session: Session, wanted: Sequence[Wanted]) -> tuple[VerifiedPackage, ...]:
+    return tuple(await _each(wanted, lambda number, one: prove(session, one, number), lambda one: one))
+
+
+async def _plan(session: Session, packages: Sequence[VerifiedPackage], to: str | None) -> FetchPlan:
+    """Plan, tell it, and refuse what does not fit on the disk before the first payload byte."""
+    blobs = {package.tarball.sha256: package.tarball.size for package in packages}
+    inventory = await to_thread.run_sync(_inventory, session.store, blobs)
+    made = plan(packages, inventory)
+    session.emit(Planned(0, len(made.steps), made.reused, made.get_bytes))
+    await to_thread.run_sync(_require_space, session.store, made, to)
+    return made
+
+
+def _inventory(store: Store, blobs: Iterable[str]) -> dict[str, Stored]:
+    found = ((sha256, store.locate(sha256)) for sha256 in blobs)
+    return {sha256: place for sha256, place in found if place is not None}
+
+
+def _require_space(store: Store, made: FetchPlan, to: str | None) -> None:
+    sizes = {step.package.tarball.sha256: step.package.tarball.size for step in made.steps}
+    if made.get_bytes:
+        missing = {step.package.tarball.sha256 for step in made.steps if step.stored is None}
+        parts = sum(store.part_size(sha256) for sha256 in missing)
+        store.require_space(max(0, made.get_bytes - parts))
+    if to is not None:
+        store.require_space_out(to, sum(sizes.values()))
+
+
+def _wanted(package: VerifiedPackage) -> Wanted:
+    return package.wanted
+
+
+def _item(session: Session, one: Delivered, to: str | None) -> Item:
+    package, wanted, blob = one.package, one.package.wanted, one.package.tarball
+    path = one.path
+    if to is not None:
+        stem = spec_stem(wanted.name, wanted.version, wanted.hash)
+        path = os.path.join(os.path.abspath(to), f"{stem}.spack")
+        session.store.link_out(blob.sha256, path)
+    return Item(
+        wanted.name,
+        wanted.version,
+        wanted.hash,
+        blob.sha256,
+        blob.size,
+        one.origin,
+        one.mirror,
+        path,
+        package.signature,
+        package.key,
+    )
+
+
+async def _each(
+    things: Sequence[T], work: Callable[[int, T], Awaitable[R]], wanted: Callable[[T], Wanted]
+) -> list[R]:
+    """Work on all things at the same time; one mirror's failure does not stop the others, a full disk does."""
+    results: dict[int, R] = {}
+    errors: dict[int, CachefetchError] = {}
+    fatal: list[CachefetchError] = []
+
+    async def run(number: int, thing: T) -> None:
+        try:
+            results[number] = await work(number + 1, thing)
+        except SOURCE_ERRORS as error:
+            errors[number] = error
+        except CachefetchError as error:  # of the store or the configuration: the others would meet it too
+            fatal.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for number, thing in enumerate(things):
+            group.start_soon(run, number, thing)
+    if fatal:
+        raise fatal[0]
+    if errors:
+        raise for_run([(wanted(things[i]), errors[i]) for i in sorted(errors)], len(things))
+    return [results[i] for i in range(len(things))]

@@ -1,0 +1,113 @@
+"""What several mirrors did wrong, made into one error or into warnings. Pure."""
+
+from __future__ import annotations
+
+from ..errors import (
+    CachefetchError,
+    IntegrityError,
+    MirrorError,
+    MissingError,
+    NotFoundError,
+    NoUsableMirrorError,
+    OfflineError,
+    TrustError,
+)
+from .model import Caveat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .model import Failure, Wanted
+
+#: What another mirror may do better. StoreError and UsageError are ours or the user's, and stop the run.
+SOURCE_ERRORS = (MirrorError, IntegrityError, TrustError)
+_SERIOUS = (TrustError, IntegrityError)
+
+
+def rank(error: CachefetchError) -> int:
+    """Return how serious an error is, most serious lowest: trust, integrity, offline, network, not found."""
+    order = [TrustError, IntegrityError, OfflineError, MirrorError]
+    if isinstance(error, NotFoundError):
+        return len(order)
+    return next((i for i, kind in enumerate(order) if isinstance(error, kind)), 0)
+
+
+def caveats(failures: Sequence[Failure]) -> tuple[Caveat, ...]:
+    """Return the warnings about mirrors that failed where another one did not. Absence is not worth one."""
+    return tuple(
+        Caveat(failure.error.code, failure.error.message, failure.mirror)
+        for failure in failures
+        if not isinstance(failure.error, NotFoundError | OfflineError)
+    )
+
+
+def unique(warnings: Sequence[Caveat]) -> tuple[Caveat, ...]:
+    """Return every warning once; failures of the network once for each mirror, not once for each package."""
+    security = {kind.code for kind in _all_kinds(_SERIOUS)}
+    seen: dict[tuple[str, str, str], Caveat] = {}
+    for warning in warnings:
+        text = warning.message if warning.code in security else ""
+        seen.setdefault((warning.code, warning.mirror, text), warning)
+    return tuple(seen.values())
+
+
+def _all_kinds(kinds: tuple[type[CachefetchError], ...]) -> list[type[CachefetchError]]:
+    return [found for kind in kinds for found in (kind, *_all_kinds(tuple(kind.__subclasses__())))]
+
+
+def for_package(wanted: Wanted, failures: Sequence[Failure]) -> CachefetchError:
+    """Return the most serious failure as an error that names the package and what every mirror did.
+
+    Its context has ``name``, ``version``, ``hash`` and ``mirrors``: [{"mirror", "code", "message"}].
+    """
+    context: dict[str, Any] = dict(_identity(wanted))
+    if not failures:
+        return NoUsableMirrorError(
+            f"{wanted}: no mirror to ask",
+            hint="name one with -m, or add one with `cachefetch mirror add`",
+            context={**context, "mirrors": []},
+        )
+    worst = min(failures, key=lambda failure: rank(failure.error)).error
+    said = "; ".join(f"mirror {failure.mirror}: {failure.error.message}" for failure in failures)
+    mirrors = [
+        {"mirror": failure.mirror, "code": failure.error.code, "message": failure.error.message}
+        for failure in failures
+    ]
+    context = {**worst.context, **context, "mirrors": mirrors}
+    return _again(worst, f"{wanted}: {said}", context)
+
+
+def for_run(errors: Sequence[tuple[Wanted, CachefetchError]], total: int) -> CachefetchError:
+    """Return one error for the packages of a run that failed; the most serious one gives its kind.
+
+    A MissingError when no mirror has them and nothing else is wrong. Its context has ``missing``: [{"name", "version",
+    "hash"}] of the packages that no mirror has, and ``failures``: [{"name", "version", "hash", "code", "message"}].
+    """
+    worst = min((error for _, error in errors), key=rank)
+    absent = [wanted for wanted, error in errors if isinstance(error, NotFoundError)]
+    failures = [
+        {**_identity(wanted), "code": error.code, "message": error.message} for wanted, error in errors
+    ]
+    missing = [_identity(wanted) for wanted in absent]
+    context = {**worst.context, "missing": missing, "failures": failures}
+    message = "; ".join(error.message for _, error in errors)
+    if len(errors) > 1:
+        message = f"{len(errors)} of {total} packages cannot be fetched: {message}"
+    if isinstance(worst, NotFoundError):
+        pairs = tuple((wanted.name, wanted.hash) for wanted in absent)
+        made = MissingError(message, pairs, hint=worst.hint, context=context)
+        made.__cause__ = worst
+        return made
+    return _again(worst, message, context)
+
+
+def _identity(wanted: Wanted) -> dict[str, str]:
+    return {"name": wanted.name, "version": wanted.version, "hash": wanted.hash}
+
+
+def _again(error: CachefetchError, message: str, context: dict[str, Any]) -> CachefetchError:
+    made = type(error)(message, hint=error.hint, context=context)
+    made.__cause__ = error
+    return made

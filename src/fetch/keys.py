@@ -1,0 +1,194 @@
+"""The store of trusted public keys: one armoured file ``<FINGERPRINT>.asc`` a key, in one directory.
+
+Trusted means: in this directory, or given with ``--key`` for one run. There is no web of trust
+(docs/security.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, StoreError
+from .verify.openpgp import KeyInfo, Keyring, normalize_fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+__all__ = ["KeyInfo", "default_directory", "list_keys", "load_files", "load_trusted", "trust", "untrust"]
+
+#: Bytes. A key with hundreds of signatures has some 100 KB.
+MAX_KEY_SIZE = 4 << 20
+_FILE = re.compile(r"([0-9A-F]{40}(?:[0-9A-F]{24})?)\.asc")
+
+
+def default_directory(environ: Mapping[str, str]) -> str:
+    """Return ``$XDG_CONFIG_HOME/cachefetch/keys``, by default below ``~/.config``."""
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):  # the XDG rule: a relative path is ignored
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return os.path.join(base, "cachefetch", "keys")
+
+
+def load_trusted(directory: str) -> Keyring:
+    """Read every trusted key.
+
+    A file that cannot be read, is damaged, or has another name than its key does not stop the others: one
+    sentence about it is in ``problems`` of the result. A directory that does not exist holds no keys.
+
+    Raises:
+        StoreError: the directory cannot be listed.
+    """
+    keyring = Keyring()
+    for name in _names(directory):
+        path = os.path.join(directory, name)
+        try:
+            keyring |= _load_one(path, name)
+        except (ConfigError, StoreError) as error:
+            keyring |= Keyring(problems=(error.message,))
+    return keyring
+
+
+def load_files(paths: tuple[str, ...]) -> Keyring:
+    """Read public key files given by the user (``--key FILE``), each with one or more keys.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or not a public key.
+    """
+    keyring = Keyring()
+    for path in paths:
+        try:
+            keyring |= Keyring.from_bytes(_read(path), what=path)
+        except StoreError as error:
+            raise ConfigError(
+                error.message, hint="give a readable public key file", context=error.context
+            ) from error
+    return keyring
+
+
+def list_keys(directory: str) -> tuple[KeyInfo, ...]:
+    """Return the trusted keys, ordered by fingerprint; errors as for `load_trusted`."""
+    keyring = load_trusted(directory)
+    return tuple(keyring.certificates[fpr].info for fpr in sorted(keyring.certificates))
+
+
+def trust(data: bytes, directory: str, *, what: str = "the key file") -> tuple[KeyInfo, ...]:
+    """Trust every public key in `data` from now on; facts about a key that is there already are kept.
+
+    Args:
+        data: armoured or binary public keys.
+        directory: of the key store, made when missing.
+        what: name of the file, for messages.
+
+    Returns:
+        What is now known of each key, in the order of `data`. Revoked, expired and weak keys are stored too
+        (the caller shows that), since verification refuses their signatures with the right reason.
+
+    Raises:
+        ConfigError: not a public key, or a secret one.
+        StoreError: the directory cannot be written.
+    """
+    given = Keyring.from_bytes(data, what=what)
+    known = load_trusted(directory)
+    infos = []
+    for fingerprint in given.certificates:
+        only = Keyring({fingerprint: given.certificates[fingerprint]})
+        if fingerprint in known.certificates:
+            only = Keyring({fingerprint: known.certificates[fingerprint]}) | only
+        certificate = only.certificates[fingerprint]
+        _write(directory, f"{fingerprint}.asc", str(certificate.cert).encode("ascii"))
+        infos.append(certificate.info)
+    return tuple(infos)
+
+
+def untrust(fingerprint: str, directory: str) -> str:
+    """Trust a key no longer, and return its fingerprint (upper-case).
+
+    Raises:
+        ConfigError: not a fingerprint, or no such key.
+        StoreError: the file cannot be removed.
+    """
+    wanted = normalize_fingerprint(fingerprint, what="key untrust")
+    path = os.path.join(directory, f"{wanted}.asc")
+    try:
+        os.unlink(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"key {wanted} is not trusted",
+            hint="`cachefetch key list` shows the trusted keys",
+            context={"fingerprint": wanted},
+        ) from error
+    except OSError as error:
+        _failed("remove", path, error)
+    return wanted
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(directory) if name.endswith(".asc"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        _failed("list", directory, error)
+
+
+def _load_one(path: str, name: str) -> Keyring:
+    """Read one file of the store; its name must be the fingerprint, or `untrust` would not find the key."""
+    keyring = Keyring.from_bytes(_read(path), what=path)
+    match = _FILE.fullmatch(name)
+    if match is None or keyring.fingerprints != {match[1]}:
+        raise ConfigError(
+            f"{path} is not named after the one key in it: add it with `cachefetch key trust FILE`"
+        )
+    return keyring
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_KEY_SIZE + 1)
+    except OSError as error:
+        _failed("read", path, error)
+    if len(data) > MAX_KEY_SIZE:
+        raise ConfigError(f"{path} is too large for a public key (more than {MAX_KEY_SIZE} bytes)")
+    return data
+
+
+def _write(directory: str, name: str, data: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part."""
+    temporary = None
+    try:
+        os.makedirs(directory, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".new-", dir=directory)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, os.path.join(directory, name))
+        _sync(directory)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        _failed("write", os.path.join(directory, name), error)
+
+
+def _sync(directory: str) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _failed(verb: str, path: str, error: OSError) -> NoReturn:
+    raise StoreError(
+        f"cannot {verb} {path}: {error.strerror or error}",
+        hint="check that the directory exists, is yours, and has free space",
+        context={"path": path},
+    ) from error

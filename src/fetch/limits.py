@@ -1,0 +1,54 @@
+"""Every number that bounds the fetch engine, in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one run; the unit ends the name (``_s`` seconds, ``_bytes`` bytes), the others are counts.
+
+    Attributes:
+        metadata_in_flight: manifests and spec blobs asked for at the same time. Below the 64 that mirrors bear,
+            because httpx needs more CPU a request the more connections it pools.
+        blob_connections: payload blobs streamed at the same time.
+        blobs_per_host: the same, for one host and port.
+        connect_timeout_s: for TCP and TLS together.
+        stall_s: a transfer that brings less than `stall_bytes_per_s` for so long is given up (and retried).
+        stall_bytes_per_s: see `stall_s`, bytes a second.
+        attempts: tries of one request on one mirror, the first included.
+        backoff_s: base of the exponential back-off.
+        throttled_backoff_s: the same after 429 and 503.
+        backoff_cap_s: no back-off is longer.
+        retry_after_cap_s: a server that asks for more patience than this is given up for this run.
+        redirects: length of a chain of redirects.
+        manifest_bytes: a larger manifest is refused.
+        spec_blob_bytes: a larger compressed spec document is refused.
+        chunk_bytes: payload is hashed and written in pieces of this size,
+        flush_s: or, on a slow link, of what came in so many seconds: a killed process loses no more than that.
+        progress_interval_s: shortest time between two progress events of one transfer.
+        lock_poll_s: how often a blob is looked at that another process fetches right now.
+    """
+
+    metadata_in_flight: int = 16
+    blob_connections: int = 16
+    blobs_per_host: int = 8
+    connect_timeout_s: float = 10.0
+    stall_s: float = 60.0
+    stall_bytes_per_s: int = 1024
+    attempts: int = 5
+    backoff_s: float = 0.2
+    throttled_backoff_s: float = 5.0
+    backoff_cap_s: float = 60.0
+    retry_after_cap_s: float = 600.0
+    redirects: int = 5
+    manifest_bytes: int = 1 << 20
+    spec_blob_bytes: int = 64 << 20
+    chunk_bytes: int = 1 << 20
+    flush_s: float = 1.0
+    progress_interval_s: float = 0.1
+    lock_poll_s: float = 0.1
+
+
+DEFAULT_LIMITS = Limits()

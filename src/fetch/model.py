@@ -1,0 +1,173 @@
+"""Values of the fetch engine: what is wanted, what was proven, what was done. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .transports import is_network
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..errors import CachefetchError
+    from ..resolver.index.readers.manifest import BlobRef, Manifest
+    from .verify.binding import SpecDocument
+    from .verify.openpgp import Keyring
+    from .verify.policy import SignaturePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A mirror of layout 3 and what it must prove.
+
+    Attributes:
+        mirror: its name, as messages and receipts show it.
+        url: its base: a path, ``file://``, ``http://`` or ``https://``.
+        policy: which signatures it needs, and the fingerprints that are pinned.
+        keyring: the trusted certificates.
+    """
+
+    mirror: str
+    url: str
+    policy: SignaturePolicy
+    keyring: Keyring
+
+    @property
+    def network(self) -> bool:
+        """True when reading this mirror opens a socket."""
+        return is_network(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One binary: package `name`, `version`, full DAG `hash`, and the mirrors to ask, in this order."""
+
+    name: str
+    version: str
+    hash: str
+    sources: tuple[Source, ...]
+
+    def __str__(self) -> str:
+        """Return ``zlib@1.3.1/a2u4nrk``."""
+        return f"{self.name}@{self.version}/{self.hash[:7]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """Something that went wrong and did not stop the fetch: error `code`, `message`, name of the `mirror`."""
+
+    code: str
+    message: str
+    mirror: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return an entry of ``warnings`` in ``cachefetch/fetch/1``."""
+        return {"code": self.code, "message": self.message, "mirror": self.mirror}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`mirror` failed with `error`."""
+
+    mirror: str
+    error: CachefetchError
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPackage:
+    """A package whose manifest and spec document are proven: signature by policy, digest, binding to the request.
+
+    Attributes:
+        wanted: the request.
+        manifest: its blobs.
+        document: the spec document; root first.
+        source: the mirror whose policy the manifest meets.
+        signature: "good", "none" or "not-required".
+        key: fingerprint of the signing key, or None.
+        stored: True when the manifest came from the store.
+        failures: what mirrors asked before `source` did wrong.
+    """
+
+    wanted: Wanted
+    manifest: Manifest
+    document: SpecDocument
+    source: Source
+    signature: str
+    key: str | None
+    stored: bool
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def tarball(self) -> BlobRef:
+        """The payload: the install tarball."""
+        return self.manifest.tarball()
+
+
+class Meter:
+    """Counts the bytes of bodies that come through sockets; one may be shared by the steps of a command."""
+
+    def __init__(self) -> None:
+        self.network_bytes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A package that is on disk and verified.
+
+    Attributes:
+        origin: "network" (any mirror), "store", or "site" (a read-only layer).
+        mirror: name of the mirror that delivered it; for what was stored, the one whose policy it meets.
+        path: where the tarball is: in ``--to`` if that was asked for, else in the store.
+        sha256, size: of the tarball; bytes.
+    """
+
+    name: str
+    version: str
+    hash: str
+    sha256: str
+    size: int
+    origin: str
+    mirror: str
+    path: str
+    signature: str
+    key: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return an entry of ``items`` in ``cachefetch/fetch/1``. Digest and binding hold, or there is no item."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "hash": self.hash,
+            "sha256": self.sha256,
+            "size": self.size,
+            "from": self.origin,
+            "mirror": self.mirror,
+            "path": self.path,
+            "verified": {"digest": True, "binding": True, "signature": self.signature, "key": self.key},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a fetch did: items in the order of the request, bytes of bodies that came through sockets, warnings."""
+
+    items: tuple[Item, ...]
+    network_bytes: int
+    warnings: tuple[Caveat, ...] = ()
+    status: str = "ok"
+
+    def with_warnings(self, code: str, messages: tuple[str, ...]) -> Receipt:
+        """Return the receipt with more warnings, which are about no mirror."""
+        more = tuple(Caveat(code, message, "") for message in messages)
+        return Receipt(self.items, self.network_bytes, self.warnings + more, self.status)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/fetch/1`` document (docs/cli.md)."""
+        return {
+            "schema": "cachefetch/fetch/1",
+            "status": self.status,
+            "network_bytes": self.network_bytes,
+            "items": [item.to_dict() for item in self.items],
+            "warnings": [warning.to_dict() for warning in self.warnings],
+        }

@@ -1,0 +1,1 @@
+"""Where verified bytes are kept."""

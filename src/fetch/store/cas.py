@@ -1,0 +1,353 @@
+"""The content-addressed store: verified blobs under their sha256, manifests byte for byte.
+
+::
+
+    sha256/ab/<64 hex>               a blob whose digest was checked; never partial
+    manifests/NAME-VERSION-HASH      a spec manifest as the mirror sent it, with its signature
+    partial/<key>.part .json .lock   work in progress; only the holder of the lock touches it
+
+A file gets its final name by a rename after fsync, under a lock of its own. The directory is not synced: a
+rename that a power cut loses costs one more fetch, never a wrong file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+
+from ...errors import DigestError, StoreError
+from ..resume import PartInfo, read_info, usable
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored blob: its path, its size in bytes, and `origin`: "store", or "site" for a read-only layer."""
+
+    path: str
+    size: int
+    origin: str
+
+
+class Lock:
+    """An exclusive lock on one key of the store, held until `release`; the kernel drops it with the process."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Remove the lock file and unlock. Nothing happens the second time."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)  # while it is held: who waits sees another inode and opens again
+            os.close(descriptor)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Store:
+    """A store in directory `root` (made when first written), over read-only layers `site` of the same shape."""
+
+    def __init__(self, root: str, *, site: Sequence[str] = ()) -> None:
+        self.root = os.path.abspath(root)
+        self._layers = ((self.root, "store"), *((os.path.abspath(path), "site") for path in site))
+
+    def path(self, sha256: str) -> str:
+        """Return where the blob is or would be in the writable layer."""
+        return self._blob(self.root, sha256)
+
+    def has(self, sha256: str) -> bool:
+        """Return True when some layer has the blob."""
+        return self.locate(sha256) is not None
+
+    def locate(self, sha256: str) -> Stored | None:
+        """Return where the blob is, the writable layer first. Its bytes are not read; see `verify`."""
+        for root, origin in self._layers:
+            path = self._blob(root, sha256)
+            with files.store_errors(path):
+                info = files.stat_or_none(path)
+            if info is not None:
+                return Stored(path, info.st_size, origin)
+        return None
+
+    def verify(self, stored: Stored, sha256: str) -> bool:
+        """Recompute the digest of a stored blob."""
+        with files.store_errors(stored.path), open(stored.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+    def read(self, sha256: str, size: int) -> bytes | None:
+        """Return a small blob of at most `size` bytes whole, None when absent or damaged."""
+        stored = self.locate(sha256)
+        if stored is None or stored.size > size:
+            return None
+        with files.store_errors(stored.path), open(stored.path, "rb") as file:
+            data = file.read(size + 1)
+        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+    def discard(self, sha256: str) -> None:
+        """Remove a damaged blob from the writable layer."""
+        path = self.path(sha256)
+        with files.store_errors(path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def put_bytes(self, data: bytes, sha256: str) -> str:
+        """Store a small blob whose digest is `sha256`, and return its path.
+
+        Raises:
+            DigestError: `data` has another digest; nothing is stored.
+            StoreError: no space or no permission.
+        """
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise DigestError(
+                f"refused to store bytes of digest {found} under {sha256}",
+                context={"expected": sha256, "found": found},
+            )
+        path = self.path(sha256)
+        if files.size_or_none(path) != len(data):
+            self._write(f"put-{sha256}", path, data)
+        return path
+
+    def manifest(self, key: str) -> bytes | None:
+        """Return the stored manifest of ``NAME-VERSION-HASH``, the writable layer first, or None."""
+        for root, _ in self._layers:
+            path = self._manifest(root, key)
+            with files.store_errors(path):
+                data = files.read_or_none(path)
+            if data is not None:
+                return data
+        return None
+
+    def put_manifest(self, key: str, data: bytes) -> None:
+        """Keep a verified manifest byte for byte under ``NAME-VERSION-HASH``."""
+        if self.manifest(key) != data:
+            self._write(f"manifest-{key}", self._manifest(self.root, key), data)
+
+    def try_lock(self, key: str) -> Lock | None:
+        """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
+
+        Raises:
+            StoreError: the file system has no locks, or the store cannot be written.
+        """
+        path = self._partial(key, "lock")
+        with files.store_errors(path, _lock_hint):
+            while True:
+                descriptor = files.open_for_writing(path)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if files.same_file(descriptor, path):
+                        return Lock(path, descriptor)
+                except BlockingIOError:
+                    os.close(descriptor)
+                    return None
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                os.close(descriptor)  # its last holder removed this lock file meanwhile
+
+    def open_part(self, lock: Lock, sha256: str, size: int) -> PartWriter:  # noqa: ARG002 - proves that it is held
+        """Open the part file of a blob of `size` bytes, with what an earlier run left of it (re-hashed).
+
+        Raises:
+            StoreError: too little free space for the rest, or the store cannot be written.
+        """
+        paths = (self._partial(sha256, "part"), self._partial(sha256, "json"), self.path(sha256))
+        return PartWriter.open(paths, sha256, size)
+
+    def part_size(self, sha256: str) -> int:
+        """Return how many bytes of a blob an earlier run left."""
+        return files.size_or_none(self._partial(sha256, "part")) or 0
+
+    def require_space(self, size: int) -> None:
+        """Raise StoreError when `size` bytes do not fit into the file system of the store."""
+        with files.store_errors(self.root):
+            files.require_space(self.root, size)
+
+    def require_space_out(self, directory: str, size: int) -> None:
+        """Raise StoreError when links to `directory` will be copies of `size` bytes together that do not fit."""
+        with files.store_errors(directory):
+            if not files.same_device(self.root, directory):
+                files.require_space(os.path.abspath(directory), size)
+
+    def link_out(self, sha256: str, destination: str) -> None:
+        """Make `destination` a hard link, a reflink or (last) a copy of the blob, atomically."""
+        stored = self.locate(sha256)
+        if stored is None:
+            raise StoreError(
+                f"blob {sha256} is not in the store {self.root} any more",
+                hint="run the command again",
+                context={"path": self.path(sha256)},
+            )
+        with files.store_errors(destination):
+            files.link_or_copy(stored.path, destination, stored.size)
+
+    def _write(self, key: str, path: str, data: bytes) -> None:
+        with self._wait_lock(key), files.store_errors(path):
+            files.require_space(path, len(data))
+            files.write_atomic(self._partial(key, "part"), path, data)
+
+    @contextlib.contextmanager
+    def _wait_lock(self, key: str) -> Iterator[None]:
+        # Held for the time of one small write, so polling is enough; payload locks are awaited by the engine.
+        import time
+
+        while (lock := self.try_lock(key)) is None:
+            time.sleep(0.005)
+        with lock:
+            yield
+
+    def _partial(self, key: str, kind: str) -> str:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of the store")
+        return os.path.join(self.root, "partial", f"{key}.{kind}")
+
+    @staticmethod
+    def _blob(root: str, sha256: str) -> str:
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not a sha256 digest")
+        return os.path.join(root, "sha256", sha256[:2], sha256)
+
+    @staticmethod
+    def _manifest(root: str, key: str) -> str:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not NAME-VERSION-HASH")
+        return os.path.join(root, "manifests", key)
+
+
+def _lock_hint(error: OSError) -> str:
+    if error.errno in _NO_LOCKS:
+        return "this file system has no locks (flock): put the cache directory on another one"
+    return ""
+
+
+class PartWriter:
+    """A blob that is being received: the part file, its sidecar, and the digest of what it holds.
+
+    Write with `write`, then `commit`. `close` keeps the part for the next run; `drop` removes it.
+    """
+
+    def __init__(self, paths: tuple[str, str, str], descriptor: int, sha256: str, size: int) -> None:
+        self._part, self._sidecar, self._final = paths
+        self._descriptor: int | None = descriptor
+        self.sha256, self.size = sha256, size
+        self.offset = 0
+        self.resumed = False  # True when the bytes come from more than one response
+        self.info: PartInfo | None = None
+        self._hash = hashlib.sha256()
+
+    @classmethod
+    def open(cls, paths: tuple[str, str, str], sha256: str, size: int) -> PartWriter:
+        """Open (part, sidecar, final path), re-hash a usable prefix, and check the free space for the rest."""
+        part, sidecar, _ = paths
+        with files.store_errors(part):
+            writer = cls(paths, files.open_for_writing(part), sha256, size)
+            try:
+                info = read_info(files.read_or_none(sidecar) or b"")
+                if usable(info, os.fstat(writer._handle).st_size, sha256=sha256, size=size):
+                    writer.info = info
+                    writer._rehash()
+                else:
+                    writer._truncate()
+                files.require_space(part, size - writer.offset)
+            except BaseException:
+                writer.close()
+                raise
+            return writer
+
+    @property
+    def _handle(self) -> int:
+        assert self._descriptor is not None, "the part is closed"
+        return self._descriptor
+
+    def begin(self, info: PartInfo) -> None:
+        """Start over with bytes of another response: empty the part, then say where its bytes come from."""
+        with files.store_errors(self._part):
+            self._truncate()
+            self.resumed, self.info = False, None
+            files.write_atomic(self._sidecar + ".new", self._sidecar, info.encode(), sync=False)
+            self.info = info
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append `data`, which must not pass `size`."""
+        assert self.offset + len(data) <= self.size, "the caller caps the stream"
+        with files.store_errors(self._part):
+            view = memoryview(data)
+            while view:
+                written = os.write(self._handle, view)
+                self._hash.update(view[:written])
+                self.offset += written
+                view = view[written:]
+
+    def matches(self) -> bool:
+        """Return True when the part is complete and has the promised digest."""
+        return self.offset == self.size and self._hash.hexdigest() == self.sha256
+
+    def digest(self) -> str:
+        """Return the hexadecimal sha256 of the bytes so far."""
+        return self._hash.hexdigest()
+
+    def commit(self) -> str:
+        """Make the blob visible under its digest, and return its path. Only for a part that `matches`."""
+        assert self.matches(), "unverified bytes never get a final name"
+        with files.store_errors(self._final):
+            os.fsync(self._handle)
+            os.makedirs(os.path.dirname(self._final), exist_ok=True)
+            os.replace(self._part, self._final)
+            os.fchmod(self._handle, files.READ_ONLY)
+            self.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._sidecar)
+        return self._final
+
+    def close(self) -> None:
+        """Close the file; what is written stays for a later run."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def drop(self) -> None:
+        """Empty the part: its bytes are wrong, or of no use to the server."""
+        with files.store_errors(self._part):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._sidecar)
+            self._truncate()
+            self.info = None
+
+    def remove(self) -> None:
+        """Close and delete the part and its sidecar."""
+        self.close()
+        for path in (self._sidecar, self._part):
+            with files.store_errors(path), contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _truncate(self) -> None:
+        os.ftruncate(self._handle, 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        self._hash = hashlib.sha256()
+        self.offset = 0
+
+    def _rehash(self) -> None:
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        while data := os.read(self._handle, _CHUNK):
+            self._hash.update(data)
+            self.offset += len(data)

@@ -1,0 +1,199 @@
+"""File operations of the store: atomic writes, links out, free space; failures of the system become StoreError."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+
+from ...errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Blobs are never changed in place, and a hard link outside the store must not invite it. The owner may delete.
+READ_ONLY = 0o444
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LINK = {
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EMLINK,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EINVAL,
+}
+#: Linux ioctl to share extents: _IOW(0x94, 9, int) of <linux/fs.h>.
+_FICLONE = 0x40049409
+
+
+@contextlib.contextmanager
+def store_errors(path: str, hint_for: Callable[[OSError], str] | None = None) -> Iterator[None]:
+    """Turn an OSError into a StoreError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full(path, None, error) from error
+        hint = hint_for(error) if hint_for else ""
+        if not hint and error.errno in _DENIED:
+            hint = "make the cache directory writable, or choose another one"
+        raise StoreError(
+            f"{path}: {error.strerror or error}",
+            hint=hint or "check the file system of the cache directory",
+            context={"path": path, "errno": errno.errorcode.get(error.errno or 0, "")},
+        ) from error
+
+
+def require_space(path: str, size: int) -> None:
+    """Raise StoreError when the file system of `path` (or of its nearest existing parent) lacks `size` bytes."""
+    info = os.statvfs(_existing_directory(path))
+    free = info.f_bavail * info.f_frsize
+    if size > free:
+        raise _full(path, (size, free), None)
+
+
+def same_device(one: str, other: str) -> bool:
+    """Return True when two directories (or their nearest existing parents) are on the same file system."""
+    devices = {os.stat(_existing_directory(os.path.abspath(path))).st_dev for path in (one, other)}
+    return len(devices) == 1
+
+
+def _existing_directory(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _full(path: str, numbers: tuple[int, int] | None, error: OSError | None) -> StoreError:
+    context: dict[str, object] = {"path": path, "reason": "disk-full"}
+    reason = error.strerror if error else "too little free space"
+    detail = ""
+    if numbers:
+        context["needed_bytes"], context["free_bytes"] = numbers
+        detail = f" ({numbers[0]} bytes needed, {numbers[1]} free)"
+    return StoreError(
+        f"{path}: {reason}{detail}",
+        hint="free some space, or put the cache directory or the destination on another file system",
+        context=context,
+    )
+
+
+def stat_or_none(path: str) -> os.stat_result | None:
+    """Return the state of a file, None when it does not exist."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def size_or_none(path: str) -> int | None:
+    """Return the size of a file in bytes, None when it cannot be seen."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def read_or_none(path: str) -> bytes | None:
+    """Return the bytes of a small file, None when it does not exist."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def open_for_writing(path: str) -> int:
+    """Open (or make, with its directory) a private file for reading and writing; return the descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return os.open(path, flags, 0o600)
+
+
+def same_file(descriptor: int, path: str) -> bool:
+    """Return True when `path` still names the open file."""
+    info = stat_or_none(path)
+    return info is not None and os.path.samestat(info, os.fstat(descriptor))
+
+
+def write_atomic(temporary: str, path: str, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` to `temporary`, sync it, and rename it to `path`, read-only (all but the sync without `sync`).
+
+    The caller holds the lock of `temporary`.
+    """
+    descriptor = open_for_writing(temporary)
+    try:
+        os.ftruncate(descriptor, 0)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(temporary, path)
+        if sync:
+            os.fchmod(
+                descriptor, READ_ONLY
+            )  # after the rename: a crash must not leave a part that cannot be opened
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: str, destination: str, size: int) -> None:
+    """Make `destination` share the bytes of `source`: hard link, else reflink, else a synced copy; atomic."""
+    directory = os.path.dirname(os.path.abspath(destination))
+    os.makedirs(directory, exist_ok=True)
+    info = stat_or_none(destination)
+    if info is not None and os.path.samestat(info, os.stat(source)):
+        return  # renaming a link over a link to the same file would leave both
+    temporary = os.path.join(directory, f".{os.path.basename(destination)[:200]}.{os.getpid()}.tmp")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if not _hard_link(source, temporary):
+            _clone_or_copy(source, temporary, size)
+        os.replace(temporary, destination)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _hard_link(source: str, temporary: str) -> bool:
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
+
+
+def _clone_or_copy(source: str, temporary: str, size: int) -> None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(source, "rb") as read, open(os.open(temporary, flags, 0o644), "wb") as write:
+        if not _reflink(read.fileno(), write.fileno()):
+            require_space(temporary, size)
+            shutil.copyfileobj(read, write, 1 << 20)
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def _reflink(source: int, target: int) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,189 @@
+"""How bytes come from a mirror: one small protocol, one file for each transport.
+
+This module is light: nothing of the network (httpx, anyio, ssl) is imported before a transport is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import MirrorError, OfflineError
+from ...values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from typing import Protocol
+
+    from ..limits import Limits
+
+    class Body(Protocol):
+        """A stream of payload bytes.
+
+        Attributes:
+            size: bytes of the whole object (not only of the part that is served), None when not told.
+            offset: where the first chunk starts; 0 when the server ignored or refused the range.
+            etag: strong validator of the object, None when the server gives none.
+            encoding: Content-Encoding that the server applied although identity was asked for, or "".
+        """
+
+        size: int | None
+        offset: int
+        etag: str | None
+        encoding: str
+
+        def chunks(self) -> AsyncIterator[bytes]:
+            """Yield the bytes as they stand on the wire.
+
+            Raises:
+                NetworkError: the stream was cut or stalled.
+            """
+
+    class Transport(Protocol):
+        """Access to the mirrors of one URL scheme.
+
+        Every method raises: NotFoundError (404, 410, no such file), AccessError (401, 403), NetworkError
+        (connection, time-out, 429, 5xx; may go away), MirrorError (TLS, bad redirect, other status; will not).
+        """
+
+        #: True when bytes come through a socket.
+        network: bool
+
+        async def get(self, url: str, *, etag: str | None = None, limit: int) -> Reply:
+            """Read a small document whole.
+
+            Args:
+                url: file path or URL.
+                etag: validator of the copy that the caller has; the answer is status 304 when it still holds.
+                limit: bytes; a longer document is a FormatError.
+            """
+
+        def open(
+            self, url: str, *, offset: int = 0, validator: str | None = None
+        ) -> AbstractAsyncContextManager[Body]:
+            """Stream an object, from byte `offset` on if it can be (see `Body.offset`).
+
+            `validator` is the strong ETag of the bytes that the caller has: another one serves from 0.
+            """
+
+        async def aclose(self) -> None:
+            """Close connections."""
+
+
+@frozen
+class Reply:
+    """A small document: `status` 200 or 304 (then `body` is empty)."""
+
+    status: int
+    body: bytes
+    etag: str | None
+    content_type: str | None
+
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SECRETS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^?#]*)(\?[^#]*)?(?:#.*)?$", re.S)
+_HOST = re.compile(r"://(?:[^/?#]*@)?([^/?#]*)")
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme in lower case; "file" for a plain path."""
+    found = _SCHEME.match(url)
+    return found[1].lower() if found else "file"
+
+
+def redact(url: str) -> str:
+    """Return `url` without user, password, query and fragment, which may hold secrets; for messages."""
+    found = _SECRETS.match(url)
+    if not found:
+        return url
+    return found[1] + found[2] + ("?..." if found[3] else "")
+
+
+def host_of(url: str) -> str:
+    """Return ``host:port`` as it stands in `url`, "" for a file."""
+    found = _HOST.search(url)
+    return found[1].lower() if found else ""
+
+
+def is_network(url: str) -> bool:
+    """Return True when reading `url` opens a socket."""
+    return scheme_of(url) != "file"
+
+
+def join(base: str, path: str) -> str:
+    """Return the URL or path of `path` below the mirror `base`; a query of `base` stays at the end."""
+    head, mark, query = base.partition("?") if is_network(base) else (base, "", "")
+    return f"{head.rstrip('/')}/{path}{mark}{query}"
+
+
+def _file(limits: Limits) -> Transport:
+    from .file import FileTransport
+
+    return FileTransport(limits)
+
+
+def _http(limits: Limits) -> Transport:
+    from .http import HttpTransport
+
+    return HttpTransport(limits)
+
+
+#: One line for each scheme.
+_SCHEMES: dict[str, Callable[[Limits], Transport]] = {
+    "file": _file,
+    "http": _http,
+    "https": _http,
+}
+
+
+class Transports:
+    """The transports of one client, each made when first needed; close with `aclose`.
+
+    Args:
+        limits: time-outs and sizes.
+        offline: refuse every scheme that needs a socket.
+    """
+
+    def __init__(self, limits: Limits, *, offline: bool = False) -> None:
+        self._limits = limits
+        self._offline = offline
+        self._made: dict[Callable[[Limits], Transport], Transport] = {}
+
+    def for_url(self, url: str) -> Transport:
+        """Return the transport for `url`.
+
+        Raises:
+            OfflineError: offline, and `url` needs a socket.
+            MirrorError: no transport knows the scheme.
+        """
+        scheme = scheme_of(url)
+        make = _SCHEMES.get(scheme)
+        if make is None:
+            known = ", ".join(sorted(_SCHEMES))
+            raise MirrorError(
+                f"{redact(url)}: no transport for the scheme {scheme}://",
+                hint=f"use a plain path or one of: {known}",
+                context={"url": redact(url), "scheme": scheme},
+            )
+        if self._offline and is_network(url):
+            raise OfflineError(
+                f"{redact(url)} needs the network, and --offline was given",
+                hint="run once without --offline, or name a mirror that is a directory",
+                context={"url": redact(url)},
+            )
+        if make not in self._made:
+            self._made[make] = make(self._limits)
+        return self._made[make]
+
+    async def aclose(self) -> None:
+        """Close every transport that was made."""
+        made = list(self._made.values())
+        self._made.clear()
+        for transport in made:
+            await transport.aclose()
+
+
+def transport_for(url: str, limits: Limits) -> Transport:
+    """Return a new transport for one URL; `Transports` shares them."""
+    return Transports(limits).for_url(url)

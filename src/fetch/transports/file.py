@@ -1,0 +1,174 @@
+"""Mirrors that are directories: plain paths and ``file://`` URLs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import asynccontextmanager
+
+from ...errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
+from . import Reply, scheme_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import BinaryIO
+
+    from ..limits import Limits
+
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_REFUSED = {errno.EACCES, errno.EPERM}
+
+
+def local_path(url: str) -> str:
+    """Return the path that a plain path or a ``file://`` URL means.
+
+    Raises:
+        MirrorError: a ``file://`` URL of another host, or a path that cannot exist.
+    """
+    path = url
+    if scheme_of(url) == "file" and url[:7].lower() == "file://":
+        host, _, rest = url[7:].partition("/")
+        if host not in ("", "localhost"):
+            raise MirrorError(
+                f"{url}: a file:// URL names a file of this machine, not of {host!r}",
+                hint=f"three slashes before an absolute path: file:///{host}/{rest}",
+                context={"url": url},
+            )
+        path = "/" + _unquote(rest)
+    if "\0" in path:
+        raise MirrorError(f"{path!r} is not a path", hint="remove the NUL character", context={"url": url})
+    return path
+
+
+def read_local(url: str, limit: int) -> bytes:
+    """Read a small file whole (synchronous).
+
+    Args:
+        url: path or ``file://`` URL.
+        limit: bytes; a longer file is a FormatError.
+
+    Raises:
+        NotFoundError, AccessError, NetworkError (a read error of the disk or a network file system), FormatError.
+    """
+    return _read(local_path(url), limit)[0]
+
+
+class FileTransport:
+    """Reads directories, in worker threads: a network file system may be slow."""
+
+    network = False
+
+    def __init__(self, limits: Limits) -> None:
+        self._chunk = limits.chunk_bytes
+
+    async def get(self, url: str, *, etag: str | None = None, limit: int) -> Reply:
+        """Read a file whole; the validator is its size and modification time."""
+        from anyio import to_thread
+
+        path = local_path(url)
+        if etag is not None and await to_thread.run_sync(_etag_of, path) == etag:
+            return Reply(304, b"", etag, None)
+        body, found = await to_thread.run_sync(_read, path, limit)
+        return Reply(200, body, found, None)
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, validator: str | None = None
+    ) -> AsyncIterator[_FileBody]:
+        """Stream a file from `offset`, or from 0 when `validator` does not hold any more."""
+        from anyio import to_thread
+
+        path = local_path(url)
+        file = await to_thread.run_sync(_open, path)
+        try:
+            info = os.fstat(file.fileno())
+            etag = _etag(info)
+            start = offset if offset <= info.st_size and validator in (None, etag) else 0
+            file.seek(start)
+            yield _FileBody(file, path, info.st_size, start, etag, self._chunk)
+        finally:
+            file.close()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class _FileBody:
+    encoding = ""
+
+    def __init__(self, file: BinaryIO, path: str, size: int, offset: int, etag: str, chunk: int) -> None:
+        self.size: int | None = size
+        self.offset = offset
+        self.etag: str | None = etag
+        self._file, self._path, self._chunk = file, path, chunk
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        from anyio import to_thread
+
+        while data := await to_thread.run_sync(self._next):
+            yield data
+
+    def _next(self) -> bytes:
+        try:
+            return self._file.read(self._chunk)
+        except OSError as error:
+            raise _translate(error, self._path) from error
+
+
+def _read(path: str, limit: int) -> tuple[bytes, str]:
+    with _open(path) as file:
+        etag = _etag(os.fstat(file.fileno()))
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise _translate(error, path) from error
+    if len(data) > limit:
+        raise FormatError(
+            f"{path} has more than the {limit} bytes that such a document may have",
+            hint="the mirror is damaged or not a Spack build cache",
+            context={"path": path, "limit": limit},
+        )
+    return data, etag
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):  # a FIFO would block for ever
+            raise NotFoundError(f"{path} is not a regular file", context={"path": path})
+        return open(path, "rb")
+    except OSError as error:
+        raise _translate(error, path) from error
+
+
+def _etag_of(path: str) -> str | None:
+    try:
+        return _etag(os.stat(path))
+    except OSError as error:
+        raise _translate(error, path) from error
+
+
+def _etag(info: os.stat_result) -> str:
+    return f'"{info.st_size:x}-{info.st_mtime_ns:x}"'
+
+
+def _translate(error: OSError, path: str) -> MirrorError:
+    """Return our error for a failure of the operating system."""
+    context = {"path": path}
+    if error.errno in _MISSING:
+        return NotFoundError(f"{path} does not exist", hint="check the path of the mirror", context=context)
+    if error.errno in _REFUSED:
+        return AccessError(
+            f"{path}: permission denied", hint="ask its owner for read permission", context=context
+        )
+    return NetworkError(f"{path} cannot be read: {error.strerror}", hint="try again", context=context)
+
+
+def _unquote(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote  # 5 ms, and hardly any path has an escape
+
+    return unquote(text)

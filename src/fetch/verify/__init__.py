@@ -1,0 +1,1 @@
+"""Proof that fetched bytes are the right ones: signature, policy, binding."""

@@ -1,0 +1,211 @@
+"""Proof, from its spec blob, that a manifest is about the wanted package. Pure: bytes in, values out.
+
+A manifest holds neither name nor hash: Spack 1.1 installs a validly signed manifest of another package that
+was put under the wanted file name. The spec blob named in the same manifest says what it is
+(docs/security.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...errors import BindingError, DigestError, FormatError, TruncatedError
+from ...resolver.index.readers.nodes import node_from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
+
+    from ...resolver.index.readers.manifest import BlobRef
+    from ...resolver.model import Node
+
+#: Bytes, stored and expanded. Large packages have some 100 KB stored; metadata that shrinks 70-fold is real.
+MAX_SPEC_BLOB_SIZE = 16 << 20
+MAX_SPEC_TEXT_SIZE = 64 << 20
+#: Newest specfile version that we read (Spack 1.3).
+NEWEST_SPECFILE = 6
+_GZIP = b"\x1f\x8b"
+_ELSEWHERE = "the mirror is damaged or was changed: get the file from another mirror and tell its owner"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecDocument:
+    """A spec blob: `nodes` with the root first, `raw` the parsed JSON, `format` its ``_meta.version``.
+
+    `dag_hash_confirmed` is True when the root's DAG hash is the digest of the root's own text: then no field
+    of it and no hash of a child was changed. False proves nothing: nodes that were upgraded from older
+    formats keep their old hash (Spack 1.1, docs/formats.md).
+    """
+
+    nodes: tuple[Node, ...]
+    raw: Mapping[str, Any]
+    format: int
+    dag_hash_confirmed: bool
+
+    @property
+    def root(self) -> Node:
+        """The node that the blob is about."""
+        return self.nodes[0]
+
+
+def check_blob(data: bytes, ref: BlobRef, *, what: str) -> None:
+    """Check a whole blob in memory against what its manifest promises.
+
+    Raises:
+        TruncatedError: another length.
+        DigestError: another sha256.
+    """
+    context = {"file": what, "sha256": ref.sha256}
+    if len(data) != ref.size:
+        raise TruncatedError(
+            f"{what} has {len(data)} bytes, its manifest promises {ref.size}",
+            hint=_ELSEWHERE,
+            context=context,
+        )
+    found = hashlib.sha256(data).hexdigest()
+    if found != ref.sha256:
+        raise DigestError(
+            f"{what} has sha256 {found}, its manifest promises {ref.sha256}",
+            hint=_ELSEWHERE,
+            context={**context, "found": found},
+        )
+
+
+def read_spec_blob(data: bytes, ref: BlobRef, *, what: str) -> SpecDocument:
+    """Check and parse a spec blob, gzip or plain.
+
+    Args:
+        data: the blob as stored.
+        ref: what the (verified) manifest says about it.
+        what: mirror and file, for messages.
+
+    Raises:
+        TruncatedError, DigestError: not the promised bytes.
+        FormatError: expands beyond the limit, not JSON, no nodes, or a specfile version we do not know (then
+            context["reason"] is "too-new" and context["version"] the number).
+    """
+    check_blob(data, ref, what=what)
+    if ref.size > MAX_SPEC_BLOB_SIZE:
+        _refuse(what, f"has {ref.size} bytes, more than the limit of {MAX_SPEC_BLOB_SIZE}")
+    raw = _load(_expand(data, what), what)
+    spec = raw.get("spec") if isinstance(raw, dict) else None
+    entries: Any
+    if isinstance(spec, list):  # specfile 1: a list of {name: node}, no _meta
+        version, entries = 1, spec
+    elif isinstance(spec, dict):
+        version, entries = _specfile(spec, what), spec.get("nodes")
+    else:
+        _refuse(what, 'has no "spec"')
+    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+        _refuse(what, "has no list of nodes")
+    nodes = tuple(_node(entry, version, what) for entry in entries)
+    return SpecDocument(nodes, raw, version, is_own_hash(entries[0]))
+
+
+def check_binding(document: SpecDocument, *, name: str, version: str, hash: str, what: str) -> None:
+    """Require that a spec blob, and with it the manifest that names it, is about the wanted package.
+
+    Raises:
+        BindingError: root hash, name or version differ; the message says what it is instead.
+    """
+    root = document.root
+    if (root.hash, root.name, root.version) == (hash, name, version):
+        return
+    is_ = {"name": root.name, "version": root.version, "hash": root.hash}
+    raise BindingError(
+        f"{what} is the manifest of {root.name}@{root.version}/{root.hash}, not of {name}@{version}/{hash}",
+        hint=f"its signature may be good, but it is for another package; {_ELSEWHERE}",
+        context={"file": what, "want": {"name": name, "version": version, "hash": hash}, "have": is_},
+    )
+
+
+def is_own_hash(node: Mapping[str, Any]) -> bool:
+    """Tell whether a node's recorded DAG hash is the hash of the rest of it, in file order.
+
+    SHA-1 over the compact JSON without the key "hash", base32, lower-case; a spliced node ends in the last 7
+    characters of its build spec's hash (Spack 1.1, docs/formats.md).
+    """
+    recorded = node.get("hash")
+    text = json.dumps({k: v for k, v in node.items() if k != "hash"}, separators=(",", ":"))
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).digest()
+    found = base64.b32encode(digest).decode("ascii").lower()
+    build_spec = node.get("build_spec")
+    if isinstance(build_spec, dict) and isinstance(build_spec.get("hash"), str):
+        found = found[:-7] + build_spec["hash"][-7:]
+    return recorded == found
+
+
+def matches_index_node(node: Mapping[str, Any], index_node: Mapping[str, Any]) -> bool:
+    """Tell whether a node of a spec blob equals the node of the same hash in an index, both as parsed JSON.
+
+    Target details and annotations do not count: tables of target features are rewritten between versions
+    (Spack 1.1, docs/formats.md).
+    """
+    return _comparable(node) == _comparable(index_node)
+
+
+def _comparable(node: Mapping[str, Any]) -> dict[str, Any]:
+    result = {key: value for key, value in node.items() if key != "annotations"}
+    arch = result.get("arch")
+    if isinstance(arch, dict) and isinstance(arch.get("target"), dict):
+        result["arch"] = {**arch, "target": arch["target"].get("name")}
+    if isinstance(result.get("dependencies"), list):
+        result["dependencies"] = sorted(
+            result["dependencies"], key=lambda edge: json.dumps(edge, sort_keys=True)
+        )
+    return result
+
+
+def _expand(data: bytes, what: str) -> bytes:
+    """Gunzip when the bytes say gzip, whatever the manifest calls it, up to the limit."""
+    if not data.startswith(_GZIP):
+        return data
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        text = reader.decompress(data, MAX_SPEC_TEXT_SIZE + 1)
+    except zlib.error as error:
+        _refuse(what, f"is damaged gzip data ({error})", error)
+    if len(text) > MAX_SPEC_TEXT_SIZE:
+        _refuse(what, f"expands beyond the limit of {MAX_SPEC_TEXT_SIZE} bytes")
+    if not reader.eof or reader.unused_data:
+        _refuse(what, "is not exactly one gzip stream")
+    return text
+
+
+def _load(text: bytes, what: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        _refuse(what, f"is not JSON ({str(error)[:120]})", error)
+
+
+def _specfile(spec: Mapping[str, Any], what: str) -> int:
+    meta = spec.get("_meta")
+    version = meta.get("version") if isinstance(meta, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        _refuse(what, "has no _meta.version")
+    if version > NEWEST_SPECFILE:
+        raise FormatError(
+            f"{what} has specfile version {version}; this cachefetch reads up to {NEWEST_SPECFILE}",
+            hint="a newer Spack wrote it: update cachefetch",
+            context={"file": what, "reason": "too-new", "version": version},
+        )
+    return version
+
+
+def _node(entry: Mapping[str, Any], specfile: int, what: str) -> Node:
+    try:
+        return node_from_dict(entry, specfile=specfile)
+    except FormatError as error:
+        raise FormatError(
+            f"{what}: {error.message}", hint=error.hint or _ELSEWHERE, context={**error.context, "file": what}
+        ) from error
+
+
+def _refuse(what: str, problem: str, cause: BaseException | None = None) -> NoReturn:
+    raise FormatError(f"{what} {problem}", hint=_ELSEWHERE, context={"file": what}) from cause

@@ -1,0 +1,48 @@
+"""The bridge from synchronous callers to the one asynchronous implementation."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeVar
+    from weakref import finalize
+
+    from anyio.from_thread import BlockingPortal
+
+    T = TypeVar("T")
+
+
+class Portal:
+    """An event loop in a thread of its own, started by the first call and kept until `close`.
+
+    It works inside a running loop too (a notebook), because it never uses the caller's.
+    """
+
+    def __init__(self) -> None:
+        self._portal: BlockingPortal | None = None
+        self._stop: finalize[..., Portal] | None = None
+
+    @property
+    def started(self) -> bool:
+        """True once a call was made."""
+        return self._portal is not None
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run the coroutine function in the portal's loop and return its result, or raise its exception."""
+        if self._portal is None:
+            import weakref
+
+            from anyio.from_thread import start_blocking_portal
+
+            manager = start_blocking_portal()
+            self._portal = manager.__enter__()
+            # A portal that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
+            self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
+        return self._portal.call(function)
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        stop, self._portal, self._stop = self._stop, None, None
+        if stop is not None:
+            stop()

@@ -1,0 +1,221 @@
+"""Text for people, made from a Resolution and nothing else (pure). Also the only place that words reasons."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .model import Host
+    from .resolution import Artifact, MirrorState, Other, Rejection, Resolution, Root
+
+#: What a reason code says about a candidate; {have} and {need} are the values of the rejection.
+MESSAGES = {
+    "name": "is {have}, you asked for {need}",
+    "hash": "has the hash {have}, you asked for {need}",
+    "namespace": "is of the namespace {have}, you asked for {need}",
+    "version": "is version {have}, outside of {need}",
+    "version-exact": "is version {have}, and {need} means exactly that version",
+    "version-prerelease": "{have} sorts below the release, so {need} does not include it",
+    "variant": "has {have}, you asked for {need}",
+    "variant-absent": "has no such variant for {need} (it has: {have})",
+    "variant-exact": "has {have}, you asked for exactly {need}",
+    "flags": "was built with {have}, you asked for {need}",
+    "compiler": "was built with {have}, you asked for {need}",
+    "compiler-lang": "uses {have}, you asked for {need}",
+    "no-compiler": "contains no compiled code, so {need} cannot apply",
+    "dependency-missing": "does not have the dependency {need} ({have})",
+    "dependency": "depends on {have}, you asked for {need}",
+    "virtual-version": "{need} cannot be checked from an index; name a provider instead",
+    "query-os": "was built for {have}, you asked for {need}",
+    "query-target": "was built for {have}, you asked for {need}",
+    "query-platform": "was built for {have}, you asked for {need}",
+    "stack": "is in the stacks {have}, you asked for {need}",
+    "platform": "was built for {have}, this host is {need}",
+    "target": "needs the CPU target {have}, this host is {need}",
+    "target-dep": "the dependency {have}, this host is {need}",
+    "target-unknown": "the CPU target {have} is not in the table and carries no feature list",
+    "libc": "needs {have}, this host allows {need}",
+    "libc-kind": "was built for {have}, this host uses {need}",
+    "libc-prefix": "expects {have}, this host has {need}",
+    "libc-unknown": "{have}; needs {need}",
+    "os": "was built on {have}, this host is {need}",
+    "external": "depends on the external {have}, absent here",
+    "dev": "is a development build ({have}), which is never reused",
+    "runtime": "{have}",
+}
+#: What a funnel says for a reason code.
+FUNNEL_WORDS = {
+    "platform": "wrong platform",
+    "target": "wrong CPU target",
+    "target-dep": "a dependency for another CPU",
+    "libc": "need a newer libc",
+    "os": "wrong OS",
+    "query-os": "other OS than asked",
+    "query-target": "other target than asked",
+    "query-platform": "other platform than asked",
+    "version": "other version",
+    "compiler": "other compiler",
+}
+NEAR_MISSES = 5
+
+
+def one_line(root: Root) -> str:
+    """Return the reason in one line: ``1 of 61: 28 wrong platform or CPU, ...; decided by compiler, then hash``."""
+    parts = [f"{count} {FUNNEL_WORDS.get(code, code)}" for code, count in root.funnel().items()]
+    if root.others:
+        parts.append(f"{len(root.others)} others fit")
+    text = f"{1 if root.chosen else 0} of {root.candidates}"
+    if parts:
+        text += ": " + ", ".join(parts)
+    if root.decided_by:
+        text += "; decided by " + ", then ".join(key_word(code) for code in root.decided_by)
+    if root.chosen and root.chosen.libc and root.chosen.libc.inferred:
+        text += f"; {root.chosen.libc.kind} {root.chosen.libc.version} inferred from {root.chosen.os}"
+    return text
+
+
+def key_word(code: str) -> str:
+    """Return the word for a key: ``compiler`` for K7."""
+    from .rules.keys import KEYS
+
+    return next((word for key, word, _ in KEYS if key == code), code)
+
+
+def host_line(host: Host) -> str:
+    """Return ``linux ubuntu24.04 skylake (x86_64_v3) glibc@2.39:/usr gcc@13.2.0``."""
+    from . import targets
+
+    generic = targets.generic(host.target)
+    target = host.target if generic == host.target else f"{host.target} ({generic})"
+    words = [host.platform, host.os, target]
+    if host.libc:
+        words.append(str(host.libc) + (" (inferred)" if host.libc.inferred else ""))
+    words += [str(compiler) for compiler in host.compilers[:1]]
+    return " ".join(words)
+
+
+def mirror_line(state: MirrorState) -> str:
+    """Return what is known about one mirror in a line."""
+    text = f"{state.mirror}: {state.state}"
+    if state.usable and state.state != "not-read":
+        text += f", {state.specs} specs"
+    if state.age is not None:
+        text += f", asked {state.age:.0f} s ago"
+    return text + (f" ({state.detail})" if state.detail else "")
+
+
+def explain(resolution: Resolution, *, everything: bool = False) -> str:
+    """Return the explanation: host, mirrors, and for each root the funnel, the choice and what was not chosen.
+
+    Args:
+        resolution: the answer.
+        everything: list every candidate, not only the nearest ones.
+    """
+    lines = [f"host     {host_line(resolution.host)}"]
+    lines += [f"mirror   {mirror_line(state)}" for state in resolution.mirrors]
+    for root in resolution.roots:
+        lines += ["", *_root_lines(root, everything)]
+    if resolution.missing:
+        lines += ["", *missing_lines(resolution)]
+    if resolution.host_provides:
+        lines += ["", "host provides: " + ", ".join(resolution.host_provides)]
+    lines += [f"conflict: {text}" for text in resolution.conflicts]
+    return "\n".join(lines)
+
+
+def missing_lines(resolution: Resolution) -> list[str]:
+    """Name each closure node that no mirror has, and who needs it."""
+    return [
+        f"missing  {node.name}/{node.hash[:7]}, needed by {', '.join(node.needed_by) or 'the request'}"
+        for node in resolution.missing
+    ]
+
+
+def next_complete(resolution: Resolution) -> str:
+    """Name the next candidate whose closure is complete, as far as that is known, for each root."""
+    parts = []
+    for root in resolution.roots:
+        other = next((other for other in root.others if not other.missing), None)
+        if other:
+            parts.append(f"next candidate for {root.query}: {artifact_line(other.artifact)}")
+        elif root.chosen:
+            parts.append(f"no other candidate for {root.query}")
+    return "\n".join(parts)
+
+
+def no_candidate_lines(resolution: Resolution, root: Root) -> list[str]:
+    """Say why nothing was chosen for `root`, the nearest miss, and the smallest change that would work."""
+    lines = [f"no binary of {root.query} fits {host_line(resolution.host)}"]
+    if not root.candidates:
+        lines += [f"  {mirror_line(state)}" for state in resolution.mirrors]
+    else:
+        lines.append(f"  {one_line(root)}")
+    if root.rejected:
+        lines.append(f"  nearest: {_rejection_line(root.rejected[0])}")
+    lines += [f"  {text}" for text in _relax_lines(root)]
+    if root.suggestions:
+        lines.append(f"  did you mean {' or '.join(root.suggestions)}?")
+    return lines
+
+
+def artifact_line(artifact: Artifact) -> str:
+    """Return ``name@version /hash platform-os-target compiler``."""
+    arch = f"{artifact.platform}-{artifact.os}-{artifact.target}"
+    return (
+        f"{artifact.name}@{artifact.version}  /{artifact.hash}  {arch}  {artifact.compiler or 'no compiler'}"
+    )
+
+
+def _root_lines(root: Root, everything: bool) -> Iterator[str]:
+    yield f"query    {root.query}"
+    for note in root.notes:
+        yield f"note     {note}"
+    yield f"result   {one_line(root)}"
+    if root.chosen:
+        yield f"chosen   {artifact_line(root.chosen)}"
+        for code in root.decided_by:
+            yield f"  {code:4} {key_word(code)}: {root.keys.get(code, '')}"
+        if not root.closure_known:
+            yield "  the closure is unknown: a cache page records no dependencies; fetch checks it"
+    limit = None if everything else NEAR_MISSES
+    if root.others:
+        yield "also fit"
+        for other in root.others[:limit]:
+            yield f"  {_other_line(other)}"
+        yield from _more(len(root.others), limit)
+    if root.rejected:
+        yield "rejected, nearest first"
+        for rejection in root.rejected[:limit]:
+            yield f"  {_rejection_line(rejection)}"
+        yield from _more(len(root.rejected), limit)
+    for text in _relax_lines(root) if root.chosen is None else ():
+        yield f"         {text}"
+    if root.suggestions:
+        yield f"         did you mean {' or '.join(root.suggestions)}?"
+
+
+def _more(count: int, limit: int | None) -> Iterator[str]:
+    if limit is not None and count > limit:
+        yield f"  and {count - limit} more (--explain=all, --json)"
+
+
+def _other_line(other: Other) -> str:
+    a = other.artifact
+    reason = f"{other.worse_by} {key_word(other.worse_by)}"
+    if other.have and other.have != other.best:
+        reason += f": {other.have}, the chosen one has {other.best}"
+    return f"/{a.hash[:7]}  {a.version}  {a.os}-{a.target}  {a.compiler or 'no compiler'}  ({reason})"
+
+
+def _rejection_line(rejection: Rejection) -> str:
+    a = rejection.artifact
+    text = MESSAGES.get(rejection.reason, "{have} / {need}").format(have=rejection.have, need=rejection.need)
+    also = f" (also: {', '.join(rejection.also)})" if rejection.also else ""
+    return f"/{a.hash[:7]}  {a.name}@{a.version}  {a.os}-{a.target}  {rejection.reason}: {text}{also}"
+
+
+def _relax_lines(root: Root) -> Iterator[str]:
+    for drop, leaves in root.relax[:3]:
+        what = f"dropping {drop}" if drop not in MESSAGES else f"without the {drop} rule"
+        yield f"{what} leaves {leaves}"

@@ -1,0 +1,143 @@
+"""Several mirrors as one set of specs, merged by DAG hash with all locations kept (pure)."""
+
+from __future__ import annotations
+
+from ...values import changed
+from ..model import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Protocol
+
+    from ..model import Node
+
+    class SpecSource(Protocol):
+        """One mirror's specs: a stored index or a page."""
+
+        mirror: str
+
+        def close(self) -> None: ...  # noqa: D102 -- see StoredIndex
+        def count(self) -> int: ...  # noqa: D102 -- see StoredIndex
+        def names(self) -> Iterable[str]: ...  # noqa: D102
+        def named(self, name: str) -> Sequence[Record]: ...  # noqa: D102
+        def with_prefix(self, prefix: str) -> Sequence[Record]: ...  # noqa: D102
+        def everything(self) -> Iterable[Record]: ...  # noqa: D102
+        def record(self, hash: str) -> Record | None: ...  # noqa: D102
+
+
+class PageSource:
+    """The specs of cache pages, in memory.
+
+    Args:
+        mirror: the name of the page or directory of pages.
+        records: what the reader found.
+    """
+
+    def __init__(self, mirror: str, records: Iterable[Record]) -> None:
+        self.mirror = mirror
+        self._records = {r.node.hash: changed(r, mirrors=(mirror,)) for r in records}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def count(self) -> int:
+        """Number of specs."""
+        return len(self._records)
+
+    def names(self) -> list[str]:
+        """All package names, sorted."""
+        return sorted({record.node.name for record in self._records.values()})
+
+    def named(self, name: str) -> list[Record]:
+        """All records of the package `name`."""
+        return [record for record in self._records.values() if record.node.name == name]
+
+    def with_prefix(self, prefix: str) -> list[Record]:
+        """All records whose DAG hash starts with `prefix`."""
+        return [record for hash_, record in self._records.items() if hash_.startswith(prefix)]
+
+    def everything(self) -> list[Record]:
+        """All records."""
+        return list(self._records.values())
+
+    def record(self, hash: str) -> Record | None:
+        """The record with that full DAG hash, or None."""
+        return self._records.get(hash)
+
+
+class Specs:
+    """All specs of several sources. Also a `Dag`: look-up of nodes by hash, each decoded once.
+
+    Args:
+        sources: in any order; the order never changes which record is found, only the order of `mirrors`.
+    """
+
+    def __init__(self, sources: Sequence[SpecSource]) -> None:
+        self._sources = tuple(sources)
+        self._cache: dict[str, Record | None] = {}
+
+    def close(self) -> None:
+        """Release the files of all sources; nothing can be looked up afterwards."""
+        for source in self._sources:
+            source.close()
+
+    def count(self) -> int:
+        """Number of specs with a binary, counted per mirror."""
+        return sum(source.count() for source in self._sources)
+
+    def names(self) -> list[str]:
+        """All package names, sorted."""
+        return sorted({name for source in self._sources for name in source.names()})
+
+    def named(self, name: str) -> list[Record]:
+        """All records of the package `name`, by hash."""
+        return self._merge(record for source in self._sources for record in source.named(name))
+
+    def with_prefix(self, prefix: str) -> list[Record]:
+        """All records whose DAG hash starts with `prefix`, by hash."""
+        return self._merge(record for source in self._sources for record in source.with_prefix(prefix))
+
+    def everything(self) -> list[Record]:
+        """All records, by hash."""
+        return self._merge(record for source in self._sources for record in source.everything())
+
+    def get(self, hash: str, /) -> Node | None:
+        """Return the node with that full DAG hash, or None."""
+        record = self.record(hash)
+        return record.node if record else None
+
+    def record(self, hash: str, /) -> Record | None:
+        """Return the merged record with that full DAG hash, or None."""
+        if hash not in self._cache:
+            found = [record for source in self._sources if (record := source.record(hash))]
+            self._merge(found)
+            self._cache.setdefault(hash, None)
+        return self._cache[hash]
+
+    def _merge(self, records: Iterable[Record]) -> list[Record]:
+        """Merge by hash, fill the cache, return in the order of hashes.
+
+        Of several descriptions of one hash the fullest counts: an index before a page.
+        """
+        groups: dict[str, list[Record]] = {}
+        for record in records:
+            groups.setdefault(record.node.hash, []).append(record)
+        merged = []
+        for hash_ in sorted(groups):
+            record = _merged(groups[hash_])
+            self._cache[hash_] = record
+            merged.append(record)
+        return merged
+
+
+def _merged(group: list[Record]) -> Record:
+    if len(group) == 1:
+        return group[0]
+    best = min(group, key=lambda record: (record.node.partial, repr(record.node)))
+    return Record(
+        best.node,
+        any(record.has_binary for record in group),
+        tuple(dict.fromkeys(name for record in group for name in record.mirrors)),
+        tuple(dict.fromkeys(name for record in group for name in record.stacks)),
+    )

@@ -1,0 +1,247 @@
+"""Decode one concrete node as indexes and spec files record it, specfile versions 1 to 6.
+
+Pure: a JSON object in, a `Node` out. Source: Spack 1.1 `spec.py` readers and the addendum on 1.3, docs/formats.md
+("Nodes"). Old formats record a compiler on the node, newer ones as edges; both are kept as recorded.
+"""
+
+from __future__ import annotations
+
+from ....errors import FormatError, SpecSyntaxError
+from ...model import Edge, Node
+from ...spec.versions import parse_version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
+
+    from ...model import VariantValue
+
+#: The parameters that are compiler flags, not variants.
+FLAG_NAMES = ("cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs")
+
+_FLAGS = frozenset(FLAG_NAMES)
+_SPECFILE_OF_DATABASE = {"6": 3, "7": 4, "8": 5, "9": 6}
+_EDGE_HASHES = ("hash", "full_hash", "build_hash")
+_BOOLEANS = {"true": True, "false": False}
+
+
+def specfile_of_database(version: str) -> int:
+    """Return the specfile version of the nodes in an index of that database version (a string such as "8").
+
+    Raises:
+        FormatError: a database version that is not known.
+    """
+    try:
+        return _SPECFILE_OF_DATABASE[version]
+    except (KeyError, TypeError):
+        number = int(version) if version.isdecimal() else 0
+        raise FormatError(
+            f"database version {version!r} is not one of 6, 7, 8 and 9",
+            hint="a newer cachefetch may read it, or the index is older than Spack 0.18",
+            context={"version": version, "state": "too-new" if number > 9 else "too-old"},
+        ) from None
+
+
+def node_from_dict(data: Mapping[str, Any], *, hash: str | None = None, specfile: int | None = None) -> Node:
+    """Return the node that an index record's ``spec`` or an entry of a spec file's ``nodes`` describes.
+
+    Args:
+        data: the JSON object of the node.
+        hash: DAG hash that counts (the key of an index record); None takes the node's own.
+        specfile: version of the document; None guesses from the shape. An annotation in the node wins.
+
+    Raises:
+        FormatError: a field is absent or has another type than the format says; the message names it.
+    """
+    if not isinstance(data, dict):
+        _bad("the node", data, "an object")
+    if "name" not in data and len(data) == 1:  # specfile 1 wraps the node: {"zlib": {...}}
+        name, data = next(iter(data.items()))
+        specfile = specfile or 1
+    else:
+        name = data.get("name")
+    if not isinstance(name, str) or not name:
+        _bad("name", name, "a package name")
+    if not isinstance(data, dict):
+        _bad(f"node {name}", data, "an object")
+    try:
+        return _node(name, data, hash or data.get("hash"), specfile)
+    except FormatError as error:
+        raise FormatError(f"node {name}: {error.message}", hint=error.hint, context=error.context) from None
+
+
+def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -> Node:
+    if not isinstance(hash, str) or not hash:
+        _bad("hash", hash, "a DAG hash")
+    platform, os, target, features, vendor = _architecture(data.get("arch"))
+    variants, flags = _parameters(data.get("parameters") or {})
+    compiler, original = _compiler(data)
+    return Node(
+        hash=hash,
+        name=name,
+        version=_version(data),
+        platform=platform,
+        os=os,
+        target=target,
+        namespace=_text(data.get("namespace") or "", "namespace"),
+        variants=variants,
+        flags=flags,
+        edges=_edges(data.get("dependencies")),
+        compiler=compiler,
+        format=original or specfile or (4 if compiler else 5),
+        external=_external(data.get("external")),
+        build_spec=_build_spec(data.get("build_spec")),
+        provided=_texts(data.get("provided_virtuals") or (), "provided_virtuals"),
+        target_features=features,
+        target_vendor=vendor,
+    )
+
+
+def _bad(field: str, value: object, wanted: str) -> NoReturn:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    raise FormatError(f"field {field} is {shown}, not {wanted}", context={"field": field})
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        _bad(field, value, "a text")
+    return value
+
+
+def _texts(values: Any, field: str) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)):
+        _bad(field, values, "a list of texts")
+    for value in values:
+        if not isinstance(value, str):
+            _bad(field, value, "a text")
+    return tuple(values)
+
+
+def _version(data: Mapping[str, Any]) -> str:
+    version = data.get("version")
+    if version is None and isinstance(data.get("versions"), list) and len(data["versions"]) == 1:
+        version = data["versions"][0]
+    if not isinstance(version, str) or not version:
+        _bad("version", version, "one version")
+    version = version.removeprefix("=")
+    try:
+        parse_version(version)
+    except SpecSyntaxError as error:
+        raise FormatError(f"field version: {error.message}", context={"field": "version"}) from None
+    return version
+
+
+def _architecture(arch: Any) -> tuple[str, str, str, tuple[str, ...] | None, str]:
+    """Return platform, OS, target name, and of a target that is an object its features and vendor."""
+    if not isinstance(arch, dict):
+        _bad("arch", arch, "an object")
+    platform = _text(arch.get("platform"), "arch.platform")
+    os = _text(arch.get("platform_os"), "arch.platform_os")
+    target = arch.get("target")
+    if isinstance(target, str):
+        return platform, os, target, None, ""
+    if not isinstance(target, dict):
+        _bad("arch.target", target, "a name or an object")
+    name = _text(target.get("name"), "arch.target.name")
+    features = _texts(target.get("features") or (), "arch.target.features")
+    return platform, os, name, features, _text(target.get("vendor") or "", "arch.target.vendor")
+
+
+def _parameters(parameters: Any) -> tuple[dict[str, VariantValue], dict[str, tuple[str, ...]]]:
+    """Split ``parameters`` into variants and those compiler flags that have words."""
+    if not isinstance(parameters, dict):
+        _bad("parameters", parameters, "an object")
+    variants: dict[str, VariantValue] = {}
+    flags: dict[str, tuple[str, ...]] = {}
+    for key, value in parameters.items():
+        if key in _FLAGS:
+            if words := _texts(value or (), f"parameters.{key}"):
+                flags[key] = words
+        elif isinstance(value, bool):
+            variants[key] = value
+        elif isinstance(value, str):
+            variants[key] = _BOOLEANS.get(value.lower(), value)
+        elif isinstance(value, list):
+            variants[key] = tuple(sorted(_texts(value, f"parameters.{key}")))
+        else:
+            _bad(f"parameters.{key}", value, "a boolean, a text or a list")
+    return variants, flags
+
+
+def _compiler(data: Mapping[str, Any]) -> tuple[tuple[str, str] | None, int | None]:
+    """Return the compiler recorded on the node itself and the format that its annotation gives."""
+    notes = data.get("annotations")
+    if notes is not None:
+        if not isinstance(notes, dict):
+            _bad("annotations", notes, "an object")
+        original = notes.get("original_specfile_version")
+        if original is not None and type(original) is not int:
+            _bad("annotations.original_specfile_version", original, "a number")
+        text = notes.get("compiler")
+        if text is None:
+            return None, original
+        name, _, version = _text(text, "annotations.compiler").partition("@")
+        return (name, version.removeprefix("=")), original
+    compiler = data.get("compiler")
+    if compiler is None:
+        return None, None
+    if not isinstance(compiler, dict):
+        _bad("compiler", compiler, "an object")
+    found = compiler.get("version")
+    if found is None and isinstance(compiler.get("versions"), list) and compiler["versions"]:
+        found = compiler["versions"][0]
+    version = _text(found, "compiler.version").removeprefix("=")
+    return (_text(compiler.get("name"), "compiler.name"), version), None
+
+
+def _edges(entries: Any) -> tuple[Edge, ...]:
+    """Return the edges, in the order recorded. Edges are keyed by hash: a name may occur more than once."""
+    if not entries:
+        return ()
+    if isinstance(entries, dict):  # specfile 1: keyed by package name
+        return tuple(_edge(name, entry) for name, entry in entries.items())
+    if not isinstance(entries, list):
+        _bad("dependencies", entries, "a list or an object")
+    return tuple(_edge(entry.get("name") if isinstance(entry, dict) else None, entry) for entry in entries)
+
+
+def _edge(name: Any, entry: Any) -> Edge:
+    if not isinstance(entry, dict):
+        _bad("dependencies", entry, "a list of objects")
+    hash = next((entry[key] for key in _EDGE_HASHES if entry.get(key)), None)
+    parameters = entry.get("parameters")
+    if parameters is None:
+        types, virtuals = entry.get("type") or (), ()
+    elif isinstance(parameters, dict):
+        types, virtuals = parameters.get("deptypes") or (), parameters.get("virtuals") or ()
+    else:
+        _bad("dependencies.parameters", parameters, "an object")
+    if isinstance(types, str):
+        types = (types,)
+    return Edge(
+        _text(hash, "dependencies.hash"),
+        _text(name, "dependencies.name"),
+        _texts(types, "dependencies.deptypes"),
+        _texts(virtuals, "dependencies.virtuals"),
+    )
+
+
+def _external(external: Any) -> str | None:
+    """Return the recorded prefix, "" for an external without one, None for an ordinary node."""
+    if not external:
+        return None
+    if not isinstance(external, dict):
+        _bad("external", external, "an object")
+    return _text(external.get("path") or "", "external.path")
+
+
+def _build_spec(build_spec: Any) -> str | None:
+    """Return the hash of the spec whose binary a spliced node uses."""
+    if build_spec is None:
+        return None
+    if not isinstance(build_spec, dict):
+        _bad("build_spec", build_spec, "an object")
+    hash = next((build_spec[key] for key in _EDGE_HASHES if build_spec.get(key)), None)
+    return _text(hash, "build_spec.hash")

@@ -1,0 +1,336 @@
+"""The local index: each mirror's index byte for byte, plus a SQLite sidecar of offsets into it (edge module).
+
+One directory a mirror below ``<cache>/index``: ``index.json`` (unless the mirror is local: then the mirror's
+own file is used where it lies) and ``sidecar.sqlite``. Both are written under a temporary name and renamed, so
+a crash leaves the old state or the new one. Anything unreadable is dropped and fetched again.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import os
+import re
+import sqlite3
+import time
+
+from ...errors import FormatError, StoreError
+from ..model import Record
+from .readers.nodes import node_from_dict, specfile_of_database
+from .splitter import Splitter, Unexpected, split_any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .splitter import Row
+
+#: Changes whenever the tables below do; an older sidecar is built anew.
+SCHEMA = "1"
+_CHUNK = 1 << 20
+_TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE pkg(id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE spec(hash TEXT PRIMARY KEY, pkg INTEGER, off INTEGER, len INTEGER, binary INTEGER) WITHOUT ROWID;
+"""
+
+
+class IndexStore:
+    """The directory that holds the indexes of all mirrors.
+
+    Args:
+        root: directory, created on the first write.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def directory(self, location: str) -> str:
+        """Return the directory for the mirror at `location` (its absolute path or URL)."""
+        # The check sum only tells similar names apart; the sidecar holds the location itself, which is compared.
+        name = re.sub(r"[^A-Za-z0-9.]+", "_", location)[-60:]
+        return os.path.join(self.root, f"{name}-{binascii.crc32(location.encode()):08x}")
+
+    def load(self, location: str, mirror: str) -> StoredIndex | None:
+        """Return the stored index of the mirror, or None when there is none that can be used."""
+        path = os.path.join(self.directory(location), "sidecar.sqlite")
+        if not os.path.exists(path):
+            return None
+        try:
+            index = StoredIndex(path, mirror)
+        except (sqlite3.Error, OSError, KeyError, ValueError):
+            return None
+        if index.meta.get("location") != location or not index.body_is_current():
+            index.close()
+            return None
+        return index
+
+    def ingest(
+        self,
+        location: str,
+        mirror: str,
+        body: str,
+        *,
+        local: bool,
+        meta: dict[str, str],
+        sha256: str | None,
+        size: int | None = None,
+    ) -> StoredIndex:
+        """Read the index file `body` in one pass (split, sha256) and make it the mirror's stored index.
+
+        Args:
+            location: absolute path or URL of the mirror.
+            mirror: its name, for messages and records.
+            body: path of the index; moved into the store unless `local`.
+            local: the file belongs to the mirror and stays where it is.
+            meta: what to remember with it (kind, etag).
+            sha256: what the index must hash to, or None where the source promises nothing.
+            size: bytes that the mirror's manifest promises, for the message only.
+
+        Raises:
+            FormatError: not an index, or its digest differs; nothing is changed.
+            StoreError: the store cannot be written.
+        """
+        version, rows, broken, digest = _read_rows(body, mirror)
+        if sha256 is not None and digest != sha256:
+            length = os.path.getsize(body)
+            promised = f" and {size} bytes" if size is not None else ""
+            raise FormatError(
+                f"the index of {mirror} hashes to {digest} ({length} bytes); its manifest promises {sha256}{promised}",
+                hint="the mirror is damaged or its index is being rewritten; try again or tell its admin",
+                context={"mirror": mirror, "expected": sha256, "got": digest},
+            )
+        specfile_of_database(version)  # refuses a database that is too old or too new, by version
+        directory = self.directory(location)
+        try:
+            os.makedirs(directory, exist_ok=True)
+            if not local:
+                target = os.path.join(directory, f"index-{digest[:16]}.json")
+                os.replace(body, target)
+                body = target
+            facts = {
+                **meta,
+                "location": location,
+                "version": version,
+                "sha256": digest,
+                "body": body,
+                "broken": str(broken),
+                **_stat_facts(body),
+                "checked": repr(time.time()),
+                "changed": repr(time.time()),
+            }
+            path = os.path.join(directory, "sidecar.sqlite")
+            _write_sidecar(path, rows, facts)
+            _drop_other_bodies(directory, body)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"cannot write the index of {mirror} below {self.root}: {error}",
+                hint="free some space, or point XDG_CACHE_HOME to a writable directory",
+                context={"mirror": mirror, "path": self.root},
+            ) from error
+        return StoredIndex(path, mirror)
+
+    def spool_path(self) -> str:
+        """Return a fresh path for an index that is being downloaded, on the store's own file system."""
+        directory = os.path.join(self.root, "incoming")
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot create {directory}: {error.strerror}",
+                hint="point XDG_CACHE_HOME to a writable directory",
+                context={"path": directory},
+            ) from error
+        return os.path.join(directory, f"download-{os.getpid()}-{time.monotonic_ns():x}")
+
+
+class StoredIndex:
+    """One mirror's index on disk; decodes only the records that are asked for.
+
+    Attributes:
+        mirror: name of the mirror.
+        meta: facts of the sidecar: location, kind, version, sha256, etag, checked (Unix time), ...
+    """
+
+    def __init__(self, path: str, mirror: str) -> None:
+        self.mirror = mirror
+        self._path = path
+        self._body: int | None = None
+        # Read only and used by one task at a time, but not always from the thread that opened it.
+        self._db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, check_same_thread=False)
+        self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta"))
+        if self.meta.get("schema") != SCHEMA:
+            raise ValueError("sidecar of another version")
+        self._specfile = specfile_of_database(self.meta["version"])
+
+    def close(self) -> None:
+        """Release the files."""
+        self._db.close()
+        if self._body is not None:
+            os.close(self._body)
+            self._body = None
+
+    def __del__(self) -> None:
+        # For whoever drops the last reference in place of closing; closing twice is harmless.
+        if hasattr(self, "_db"):
+            self.close()
+
+    def body_is_current(self) -> bool:
+        """Return True while the file that the offsets point into is the one that was split."""
+        try:
+            return all(self.meta[key] == value for key, value in _stat_facts(self.meta["body"]).items())
+        except (OSError, KeyError):
+            return False
+
+    def age(self) -> float:
+        """Seconds since the mirror was last asked."""
+        return max(0.0, time.time() - float(self.meta["checked"]))
+
+    def touch(self, etag: str | None) -> None:
+        """Remember that the mirror was asked just now and had nothing newer; failure to write is harmless."""
+        try:
+            with sqlite3.connect(self._path) as db:
+                db.execute("INSERT OR REPLACE INTO meta VALUES('checked', ?)", (repr(time.time()),))
+                db.execute("INSERT OR REPLACE INTO meta VALUES('etag', ?)", (etag or "",))
+            db.close()
+        except sqlite3.Error:
+            return
+
+    def count(self) -> int:
+        """Number of records that have a binary."""
+        return int(self.meta["binaries"])
+
+    def names(self) -> list[str]:
+        """All package names, sorted."""
+        return [row[0] for row in self._db.execute("SELECT name FROM pkg ORDER BY name")]
+
+    def named(self, name: str) -> list[Record]:
+        """All records of the package `name`, by hash."""
+        rows = self._db.execute(
+            "SELECT hash, off, len FROM spec WHERE pkg = (SELECT id FROM pkg WHERE name = ?) ORDER BY hash",
+            (name,),
+        )
+        return [record for row in rows if (record := self._decode(*row))]
+
+    def with_prefix(self, prefix: str) -> list[Record]:
+        """All records whose DAG hash starts with `prefix`, by hash."""
+        rows = self._db.execute(
+            "SELECT hash, off, len FROM spec WHERE hash >= ? AND hash < ? ORDER BY hash",
+            (prefix, prefix + "\x7f"),
+        )
+        return [record for row in rows if (record := self._decode(*row))]
+
+    def everything(self) -> Iterable[Record]:
+        """All records, by hash."""
+        rows = self._db.execute("SELECT hash, off, len FROM spec ORDER BY hash")
+        return (record for row in rows if (record := self._decode(*row)))
+
+    def record(self, hash: str) -> Record | None:
+        """The record with that full DAG hash, or None."""
+        row = self._db.execute("SELECT hash, off, len FROM spec WHERE hash = ?", (hash,)).fetchone()
+        return self._decode(*row) if row else None
+
+    def _decode(self, hash: str, offset: int, length: int) -> Record | None:
+        """Decode one record; None for one that is broken (it is counted by `doctor`, not fatal)."""
+        if self._body is None:
+            self._body = os.open(self.meta["body"], os.O_RDONLY)
+        try:
+            data: dict[str, Any] = json.loads(os.pread(self._body, length, offset))
+            node = node_from_dict(data["spec"], hash=hash, specfile=self._specfile)
+        except (ValueError, KeyError, TypeError, FormatError):
+            return None
+        has_binary = data.get("in_buildcache") is True and node.external is None
+        return Record(node, has_binary, (self.mirror,) if has_binary else ())
+
+
+def _read_rows(body: str, mirror: str) -> tuple[str, list[Row], int, str]:
+    """Return (database version, rows, broken records, sha256) of the index file `body`."""
+    from hashlib import sha256
+
+    splitter, digest = Splitter(), sha256()
+    rows: list[Row] = []
+    expected = True
+    try:
+        with open(body, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                if expected:
+                    expected = _collect(rows, splitter.feed, chunk)
+        complete = expected and _collect(rows, lambda _: splitter.close(), b"")
+        if complete and len({row[0] for row in rows}) == len(rows):
+            return splitter.version, rows, 0, digest.hexdigest()
+        with open(body, "rb") as file:
+            version, rows, broken = split_any(file.read(), what=f"the index of {mirror}")
+    except OSError as error:
+        raise StoreError(f"cannot read {body}: {error.strerror}", context={"path": body}) from error
+    return version, rows, broken, digest.hexdigest()
+
+
+def _collect(rows: list[Row], step: Callable[[bytes], Iterable[Row]], chunk: bytes) -> bool:
+    """Add the rows of one step; False when the text is not what the fast path knows."""
+    try:
+        rows.extend(step(chunk))
+    except (Unexpected, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _write_sidecar(path: str, rows: list[Row], facts: dict[str, str]) -> None:
+    """Write the sidecar under a temporary name and rename it."""
+    temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}"
+    try:
+        db = sqlite3.connect(temporary)
+        try:
+            _fill(db, rows, facts)
+        finally:
+            db.close()
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _fill(db: sqlite3.Connection, rows: list[Row], facts: dict[str, str]) -> None:
+    """Fill an empty database; rows go in by hash, the secondary index last: both are faster so."""
+    db.execute("PRAGMA journal_mode = OFF")  # the file is new and nameless until it is complete
+    db.execute("PRAGMA synchronous = OFF")
+    db.executescript(_TABLES)
+    ids: dict[str, int] = {}
+    for row in rows:
+        ids.setdefault(row[1], len(ids))
+    db.executemany("INSERT INTO pkg VALUES(?, ?)", ((id_, name) for name, id_ in ids.items()))
+    rows.sort()
+    db.executemany(
+        "INSERT INTO spec VALUES(?, ?, ?, ?, ?)",
+        ((hash_, ids[name], off, length, binary) for hash_, name, off, length, binary in rows),
+    )
+    db.execute("CREATE INDEX by_pkg ON spec(pkg, off, len)")
+    facts = {
+        **facts,
+        "schema": SCHEMA,
+        "nodes": str(len(rows)),
+        "binaries": str(sum(1 for row in rows if row[4])),
+    }
+    db.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
+    db.commit()
+
+
+def _stat_facts(body: str) -> dict[str, str]:
+    stat = os.stat(body)
+    return {"size": str(stat.st_size), "mtime": str(stat.st_mtime_ns), "inode": str(stat.st_ino)}
+
+
+def _drop_other_bodies(directory: str, keep: str) -> None:
+    """Remove former index files; a process that still reads one keeps its open descriptor."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if name.startswith("index-") and path != keep:
+            os.unlink(path)
+
+
+def _quote(path: str) -> str:
+    """Escape a path for SQLite's URI form."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,225 @@
+"""The frozen answer of the resolver: what was chosen, and everything that was not, with the reason.
+
+`to_dict` is the ``cachefetch/resolve/1`` document (docs/cli.md). Text for people is made from these values in
+`explain`, and from nothing else.
+"""
+
+from __future__ import annotations
+
+from ..values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .model import Host, Libc
+
+#: `Resolution.status` values and the exit codes that go with them (docs/cli.md).
+EXIT_CODES = {"ok": 0, "no-candidate": 3, "incomplete": 4, "conflict": 5}
+
+
+@frozen
+class Artifact:
+    """One binary: enough to fetch it, and to show it. `libc` may be inferred; None when nothing is recorded."""
+
+    name: str
+    version: str
+    hash: str
+    platform: str
+    os: str
+    target: str
+    compiler: str | None
+    libc: Libc | None
+    mirrors: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `chosen` object."""
+        libc = self.libc
+        return {
+            "name": self.name,
+            "version": self.version,
+            "hash": self.hash,
+            "platform": self.platform,
+            "os": self.os,
+            "target": self.target,
+            "compiler": self.compiler,
+            "libc": {**libc.to_dict(), "inferred": libc.inferred} if libc else None,
+            "mirrors": list(self.mirrors),
+        }
+
+    def brief(self) -> dict[str, Any]:
+        """Return the `closure` entry."""
+        return {"name": self.name, "version": self.version, "hash": self.hash, "mirrors": list(self.mirrors)}
+
+
+@frozen
+class Rejection:
+    """A candidate that failed: the first reason in gate order, and the codes of all (`also`)."""
+
+    artifact: Artifact
+    reason: str
+    have: str
+    need: str
+    also: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `rejected` entry."""
+        a = self.artifact
+        return {
+            "hash": a.hash,
+            "reason": self.reason,
+            "have": self.have,
+            "need": self.need,
+            "also": list(self.also),
+            "version": a.version,
+            "os": a.os,
+            "target": a.target,
+        }
+
+
+@frozen
+class Other:
+    """A candidate that fits but is not the best: `worse_by` is the first key in which it loses."""
+
+    artifact: Artifact
+    worse_by: str
+    have: str = ""
+    best: str = ""
+    missing: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `others` entry."""
+        return {"hash": self.artifact.hash, "worse_by": self.worse_by, "have": self.have, "best": self.best}
+
+
+@frozen
+class Root:
+    """The answer for one query. `candidates` = chosen (0 or 1) + len(others) + len(rejected), always."""
+
+    query: str
+    candidates: int
+    chosen: Artifact | None
+    decided_by: tuple[str, ...] = ()
+    keys: Mapping[str, str] = {}
+    others: tuple[Other, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    relax: tuple[tuple[str, int], ...] = ()
+    suggestions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    closure_known: bool = True
+
+    def funnel(self) -> dict[str, int]:
+        """Number of rejected candidates by reason, in the order in which reasons are checked."""
+        counts: dict[str, int] = {}
+        for rejection in self.rejected:
+            counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
+        return counts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `roots` entry."""
+        return {
+            "query": self.query,
+            "candidates": self.candidates,
+            "chosen": self.chosen.to_dict() if self.chosen else None,
+            "decided_by": list(self.decided_by),
+            "keys": dict(self.keys),
+            "others": [other.to_dict() for other in self.others],
+            "rejected": [rejection.to_dict() for rejection in self.rejected],
+            "funnel": self.funnel(),
+            "relax": [{"drop": drop, "leaves": leaves} for drop, leaves in self.relax],
+            "suggestions": list(self.suggestions),
+            "notes": list(self.notes),
+            "closure_known": self.closure_known,
+        }
+
+
+@frozen
+class MirrorState:
+    """What is known about one mirror: `state` is a word of docs/formats.md, `age` seconds since it was asked."""
+
+    mirror: str
+    kind: str
+    state: str
+    detail: str = ""
+    specs: int = 0
+    age: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """True where specs could be read, also if there are none."""
+        return self.state in ("fresh", "stale-ok", "empty", "not-read") and bool(self.kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `mirrors` entry."""
+        return {
+            "mirror": self.mirror,
+            "kind": self.kind,
+            "state": self.state,
+            "detail": self.detail,
+            "specs": self.specs,
+            "age_s": None if self.age is None else round(self.age, 1),
+        }
+
+
+@frozen
+class Missing:
+    """A closure node without a binary in any mirror, and the nodes that need it."""
+
+    name: str
+    hash: str
+    needed_by: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `missing` entry."""
+        return {"name": self.name, "hash": self.hash, "needed_by": list(self.needed_by)}
+
+
+@frozen
+class Resolution:
+    """The whole answer. Nothing else is needed to explain it, to fetch it, or to print it."""
+
+    status: str
+    host: Host
+    mirrors: tuple[MirrorState, ...]
+    roots: tuple[Root, ...]
+    closure: tuple[Artifact, ...] = ()
+    host_provides: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command line for this answer."""
+        return EXIT_CODES[self.status]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/resolve/1`` document."""
+        return {
+            "schema": "cachefetch/resolve/1",
+            "status": self.status,
+            "host": self.host.to_dict(),
+            "mirrors": [state.to_dict() for state in self.mirrors],
+            "roots": [root.to_dict() for root in self.roots],
+            "closure": [artifact.brief() for artifact in self.closure],
+            "closure_known": all(root.closure_known for root in self.roots),
+            "host_provides": list(self.host_provides),
+            "missing": [node.to_dict() for node in self.missing],
+            "conflicts": list(self.conflicts),
+        }
+
+
+@frozen
+class Listing:
+    """What the mirrors hold: specs sorted by name, version and hash, and the state of each mirror."""
+
+    specs: tuple[Artifact, ...]
+    mirrors: tuple[MirrorState, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/list/1`` document."""
+        return {
+            "schema": "cachefetch/list/1",
+            "specs": [artifact.to_dict() for artifact in self.specs],
+            "mirrors": [state.to_dict() for state in self.mirrors],
+        }

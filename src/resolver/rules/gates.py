@@ -1,0 +1,206 @@
+"""Gates G1 to G16: may this candidate be used for this request on this host? (pure)
+
+A gate yields a Mismatch for each reason against the candidate: `have` is what the candidate has, `need` what
+the request or host allows. The order of the two lists is the order in which reasons are reported. Own gates look
+at the candidate alone and run for every candidate, so that near misses can be counted; closure gates run
+only for candidates that passed those. Rules: docs/semantics.md, "Gates".
+"""
+
+from __future__ import annotations
+
+import re
+
+from .. import targets
+from ..closure import LIBC_NAMES, label
+from ..host.libc_table import inferred_libc
+from ..model import Libc, Mismatch
+from ..spec.matching import mismatches
+from ..spec.versions import parse_version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..model import Dag, Node, Record
+    from .context import Context
+
+    Gate = Callable[[Record, Context], Iterator[Mismatch]]
+
+#: macOS releases, newest first: a host runs what was built on its own or an older one (Spack 1.1).
+MACOS = ("tahoe", "sequoia", "sonoma", "ventura", "monterey", "bigsur", "catalina")
+_GCC_LANGUAGES = frozenset(("c", "cxx", "fortran"))
+
+
+def query(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G1 to G8: everything that the request says."""
+    yield from mismatches(record.node, context.spec, context.dag)
+
+
+def stack(record: Record, context: Context) -> Iterator[Mismatch]:
+    """``--stack``: the source must list the candidate in that stack, where it knows stacks."""
+    wanted = context.policy.stack
+    if wanted and record.stacks and wanted not in record.stacks:
+        yield Mismatch("stack", ",".join(record.stacks), wanted)
+
+
+def development(record: Record, context: Context) -> Iterator[Mismatch]:  # noqa: ARG001 -- every gate has this signature
+    """G14: builds from a user's working tree are never reused (Spack 1.1)."""
+    if "dev_path" in record.node.variants:
+        yield Mismatch("dev", f"dev_path={record.node.variants['dev_path']}", "no dev_path")
+
+
+def platform(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G9: the platform is the host's."""
+    if record.node.platform != context.host.platform:
+        yield Mismatch("platform", record.node.platform, context.host.platform)
+
+
+def target(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G10 for the candidate itself: its target is the host's or one of that target's ancestors."""
+    problem = _target_problem(record.node, context.host.target)
+    if problem:
+        yield Mismatch(problem, record.node.target, _target_need(context.host.target))
+
+
+def system(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G11 for the candidate itself: libc on Linux, the OS chain elsewhere."""
+    yield from _system(record.node, context)
+
+
+def closure_targets(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G10 for the rest of the closure."""
+    for node in _dependencies(record, context):
+        if _target_problem(node, context.host.target):
+            yield Mismatch(
+                "target-dep", f"{label(node)} needs {node.target}", _target_need(context.host.target)
+            )
+            return
+
+
+def closure_systems(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G11 for the rest of the closure: its newest libc decides."""
+    for node in _dependencies(record, context):
+        for problem in _system(node, context):
+            yield Mismatch(problem.code, f"{problem.have} (of {label(node)})", problem.need)
+            return
+
+
+def externals(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G13: what the build took from its machine must be on this one; libc has its own rule."""
+    if record.node.partial or context.prefix_exists is None:
+        return
+    for node in context.closure(record.node).externals:
+        if node.name not in LIBC_NAMES and node.external and not context.prefix_exists(node.external):
+            yield Mismatch(
+                "external", f"{node.name}@{node.version} at {node.external}", "that prefix on this host"
+            )
+
+
+def runtime(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G15: compiled code must say which runtime library and libc it needs."""
+    node = record.node
+    if node.partial:
+        return
+    names = {node.name} | {n.name for n in context.closure(node).nodes()}
+    if node.format >= 5:
+        uses_gcc = any(e.name == "gcc" and _GCC_LANGUAGES.intersection(e.virtuals) for e in node.edges)
+        if uses_gcc and "gcc-runtime" not in names:
+            yield Mismatch("runtime", "built with gcc, records no gcc-runtime", "a gcc-runtime dependency")
+    elif (
+        node.platform == "linux"
+        and not names.intersection((*LIBC_NAMES, "gcc-runtime"))
+        and node.os != context.host.os
+    ):
+        yield Mismatch(
+            "libc-unknown", f"{node.os}, no libc recorded", f"os={context.host.os} or a recorded libc"
+        )
+
+
+OWN_GATES: tuple[Gate, ...] = (query, stack, platform, target, system, development)
+CLOSURE_GATES: tuple[Gate, ...] = (closure_targets, closure_systems, externals, runtime)
+
+
+def libc_of(node: Node, dag: Dag) -> Libc | None:
+    """Return the libc that a node records or, on a page, the one its OS label stands for; None when neither."""
+    for edge in node.edges:
+        if "libc" in edge.virtuals or (edge.name in LIBC_NAMES and edge.in_closure):
+            child = dag.get(edge.hash)
+            if child is not None:
+                return Libc(child.name, child.version, child.external or None)
+    if node.partial and node.platform == "linux":
+        return inferred_libc(node.os)
+    return None
+
+
+def _dependencies(record: Record, context: Context) -> Iterator[Node]:
+    """The candidate's link and run closure without itself; empty for pages, which record none."""
+    if record.node.partial:
+        return
+    for child in context.closure(record.node).records:
+        if child.node.hash != record.node.hash:
+            yield child.node
+
+
+def _target_problem(node: Node, host_target: str) -> str:
+    """Return "", "target" or "target-unknown"."""
+    if targets.runs_on(node.target, host_target):
+        return ""
+    if targets.is_known(node.target):
+        return "target"
+    if node.target_features is None:
+        return "target-unknown"
+    # Spack's table may be newer than ours: run archspec's own test on the features that the node carries.
+    fits = set(node.target_features) <= targets.features(host_target)
+    vendor = node.target_vendor in ("generic", targets.vendor(host_target))
+    return "" if fits and vendor else "target"
+
+
+def _target_need(host_target: str) -> str:
+    """Return ``skylake`` or, where the generic level differs, ``skylake (x86_64_v3)``."""
+    generic = targets.generic(host_target)
+    return host_target if generic == host_target else f"{host_target} ({generic})"
+
+
+def _system(node: Node, context: Context) -> Iterator[Mismatch]:
+    if node.platform == "linux":
+        yield from _libc(node, context)
+    elif not _os_runs(node.os, context.host.os):
+        yield Mismatch("os", node.os, f"{context.host.os} or older")
+
+
+def _os_runs(os: str, host_os: str) -> bool:
+    if os == host_os:
+        return True
+    return os in MACOS and host_os in MACOS and MACOS.index(os) >= MACOS.index(host_os)
+
+
+def _libc(node: Node, context: Context) -> Iterator[Mismatch]:
+    """Same kind, same prefix, and not newer than the host's (Spack 1.1, libc compatibility)."""
+    host = context.host
+    libc = libc_of(node, context.dag)
+    same_os = node.os == host.os
+    if node.partial and not same_os and (libc is None or context.policy.libc == "recorded"):
+        reason = "no libc recorded" if libc else "no libc recorded and none known for it"
+        yield Mismatch("libc-unknown", f"{node.os}, {reason}", f"os={host.os} or a recorded libc")
+        return
+    if libc is None:
+        return
+    if host.libc is None:
+        if not same_os:
+            yield Mismatch(
+                "libc-unknown", f"{libc.kind} {libc.version}", "a host with a known libc: give --libc"
+            )
+    elif libc.kind != host.libc.kind:
+        yield Mismatch("libc-kind", f"{libc.kind} {libc.version}", host.libc.kind)
+    elif libc.prefix and host.libc.prefix and libc.prefix != host.libc.prefix:
+        yield Mismatch(
+            "libc-prefix", f"{libc.kind} under {libc.prefix}", f"{libc.kind} under {host.libc.prefix}"
+        )
+    elif parse_version(libc.version) > parse_version(host.libc.version):
+        yield Mismatch("libc", f"{libc.kind} {libc.version}", f"{libc.kind} <= {host.libc.version}")
+
+
+def distribution(os: str) -> str:
+    """Return the distribution id of an OS label: ``ubuntu`` of ``ubuntu22.04``."""
+    match = re.match(r"[a-z_]+", os)
+    return match[0] if match else os

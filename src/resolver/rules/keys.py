@@ -1,0 +1,455 @@
+"""Keys K0 to K16: which of the accepted candidates is best (pure). Smaller wins, the first difference decides.
+
+A key is built once for the pool of accepted candidates and then gives each candidate a comparable value and
+a text. Ranks are dense and count accepted candidates only, so adding an unusable binary changes nothing. The
+order of KEYS is the order of preference. Rules and reasons: docs/semantics.md, "Total order".
+"""
+
+from __future__ import annotations
+
+import re
+
+from ...values import frozen
+from .. import targets
+from ..closure import LIBC_NAMES
+from ..host.libc_table import inferred_libc
+from ..spec.matching import display_compiler, modern_compiler
+from ..spec.versions import parse_version, version_class
+from .gates import MACOS, distribution, libc_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ..model import Node, Record, VariantValue
+    from ..spec.versions import Version
+    from .context import Context
+
+    #: Comparable value and the text shown for it.
+    Value = tuple[Any, str]
+    Measure = Callable[[Record], Value]
+
+_INTERPRETERS = {"py-": "python", "perl-": "perl", "r-": "r", "lua-": "lua", "ruby-": "ruby"}
+_RUNTIMES = ("gcc-runtime", "intel-oneapi-runtime")
+_PEP440_PRE = re.compile(
+    r"\d(\.\d+)*[._-]?(a|b|c|rc|alpha|beta|pre|preview)[._-]?\d*([._-]?dev\d*)?$|[._-]?dev\d*$"
+)
+#: Preference of providers, best first (Spack's default `packages:all:providers`); others come last.
+PROVIDERS: Mapping[str, tuple[str, ...]] = {
+    "blas": ("openblas", "amdblis"),
+    "lapack": ("openblas", "amdlibflame"),
+    "mpi": ("openmpi", "mpich"),
+    "zlib-api": ("zlib-ng", "zlib"),
+    "iconv": ("libiconv",),
+    "jpeg": ("libjpeg-turbo", "libjpeg"),
+    "pkgconfig": ("pkgconf", "pkg-config"),
+    "fftw-api": ("fftw", "amdfftw"),
+    "scalapack": ("netlib-scalapack", "amdscalapack"),
+    "gl": ("glx", "osmesa"),
+}
+
+
+@frozen
+class Pool:
+    """The accepted candidates, and `named`: every record of a package name in the sources (for K3, K9)."""
+
+    context: Context
+    accepted: tuple[Record, ...]
+    named: Callable[[str], Sequence[Record]]
+
+    def dependencies(self, record: Record) -> list[Node]:
+        """Return the link and run closure without the root and without externals."""
+        closure = self.context.closure(record.node)
+        return [r.node for r in closure.records if r.node.hash != record.node.hash]
+
+
+def complete(pool: Pool) -> Measure:
+    """K0: a closure that is complete in the mirrors comes before any preference."""
+
+    def measure(record: Record) -> Value:
+        missing = 0 if record.node.partial else len(pool.context.closure(record.node).missing)
+        return (missing > 0, f"{missing} closure nodes missing" if missing else "complete")
+
+    return measure
+
+
+def version_classes(pool: Pool) -> Measure:
+    """K1: final, then pre-release, then development and git versions; waived when the query names such a one."""
+
+    def measure(record: Record) -> Value:
+        value = _class(record.node, pool)
+        return (value, f"{record.node.version} ({('final', 'pre-release', 'development')[value]})")
+
+    return measure
+
+
+def versions(pool: Pool) -> Measure:
+    """K2: newest version."""
+    rank = _ranks((_class(r.node, pool), _Descending(parse_version(r.node.version))) for r in pool.accepted)
+
+    def measure(record: Record) -> Value:
+        node = record.node
+        return (rank[_class(node, pool), _Descending(parse_version(node.version))], node.version)
+
+    return measure
+
+
+def root_variants(pool: Pool) -> Measure:
+    """K3: fewest variant values that differ from the usual ones of that version."""
+    fixed = frozenset(pool.context.spec.variants)
+    return lambda record: _unusual(record.node, pool, fixed)
+
+
+def os_tier(pool: Pool) -> Measure:
+    """K4a: built on the host's OS, then on another release of it, then elsewhere; the worst closure node counts."""
+    host = pool.context.host.os
+
+    def one(os: str) -> int:
+        if os == host:
+            return 0
+        if os in MACOS and host in MACOS:
+            return abs(MACOS.index(os) - MACOS.index(host))
+        return 1 if distribution(os) == distribution(host) else 2
+
+    def measure(record: Record) -> Value:
+        systems = {record.node.os, *(node.os for node in pool.dependencies(record))}
+        return max((one(os), os) for os in systems)
+
+    return measure
+
+
+def libc(pool: Pool) -> Measure:
+    """K4b: the newest libc that the host can serve."""
+
+    def newest(record: Record) -> Version | None:
+        found = (libc_of(node, pool.context.dag) for node in (record.node, *pool.dependencies(record)))
+        known = [parse_version(value.version) for value in found if value]
+        if not known and (guess := inferred_libc(record.node.os)):
+            known = [parse_version(guess.version)]
+        return max(known) if known else None
+
+    rank = _ranks(_newest_first(newest(record)) for record in pool.accepted)
+
+    def measure(record: Record) -> Value:
+        value = newest(record)
+        return (rank[_newest_first(value)], f"libc {value}" if value else "no libc")
+
+    return measure
+
+
+def interpreter(pool: Pool) -> Measure:
+    """K5: the newest final interpreter that the root extends (python for ``py-*``, ...)."""
+    name = next((i for prefix, i in _INTERPRETERS.items() if pool.context.spec.name.startswith(prefix)), None)
+
+    def version(record: Record) -> tuple[int, _Descending] | None:
+        found = [node.version for node in pool.dependencies(record) if node.name == name]
+        if not found:
+            return None
+        best = max(parse_version(text) for text in found)
+        return (version_class(best), _Descending(best))
+
+    rank = _ranks(value for record in pool.accepted if (value := version(record)))
+
+    def measure(record: Record) -> Value:
+        value = version(record)
+        return (rank[value], f"{name} {value[1].version}") if value else (0, "no interpreter recorded")
+
+    return measure
+
+
+def target(pool: Pool) -> Measure:
+    """K6: the target that uses most of the host's CPU."""
+    host = pool.context.host.target
+    names = [host, *targets.ancestors(host)]
+    names += [r.node.target for r in pool.accepted if r.node.target not in names]
+    rank = {name: number for number, name in enumerate(sorted(names, key=_target_order))}
+    return lambda record: (rank[record.node.target], record.node.target)
+
+
+def compiler_tier(pool: Pool) -> Measure:
+    """K7: the host compiler's family and major version, then older, newer, another family; no code is best."""
+    host = pool.context.host.compilers[0] if pool.context.host.compilers else None
+
+    def measure(record: Record) -> Value:
+        own = display_compiler(record.node, pool.context.dag)
+        if own is None:
+            return (0, "no compiled code")
+        text = f"{own[0]}@{own[1]}"
+        if host is None:
+            return (0, text)
+        if modern_compiler(own[0]) != host.name:
+            return (3, text)
+        if own[1].split(".")[0] == host.version.split(".")[0]:
+            return (0, text)
+        return (1 if parse_version(own[1]) < parse_version(host.version) else 2, text)
+
+    return measure
+
+
+def compiler_version(pool: Pool) -> Measure:
+    """K7b: the newest compiler."""
+
+    def version(record: Record) -> Version | None:
+        own = display_compiler(record.node, pool.context.dag)
+        return parse_version(own[1]) if own else None
+
+    rank = _ranks(_newest_first(v) for r in pool.accepted if (v := version(r)) is not None)
+
+    def measure(record: Record) -> Value:
+        value = version(record)
+        return (
+            (rank[_newest_first(value)], f"compiler {value}")
+            if value is not None
+            else (0, "no compiled code")
+        )
+
+    return measure
+
+
+def providers(pool: Pool) -> Measure:
+    """K8: the usual providers of virtual packages (mpi, blas, ...)."""
+
+    def measure(record: Record) -> Value:
+        used: dict[tuple[str, str], int] = {}
+        for node in (record.node, *pool.dependencies(record)):
+            for edge in node.closure_edges():
+                for virtual in edge.virtuals:
+                    if order := PROVIDERS.get(virtual):
+                        at = order.index(edge.name) if edge.name in order else len(order)
+                        used[virtual, edge.name] = at
+        return (sum(used.values()), ", ".join(f"{name} for {virtual}" for virtual, name in sorted(used)))
+
+    return measure
+
+
+def dependency_variants(pool: Pool) -> Measure:
+    """K9: as K3, for the other closure nodes."""
+    everywhere = _shared_hashes(pool)
+
+    def measure(record: Record) -> Value:
+        # What all candidates share cannot decide, and need not be compared with the whole index.
+        found = [
+            _unusual(n, pool, frozenset()) for n in pool.dependencies(record) if n.hash not in everywhere
+        ]
+        return (sum(count for count, _ in found), ", ".join(text for count, text in found if count))
+
+    return measure
+
+
+def dependency_versions(pool: Pool) -> Measure:
+    """K10: the newest dependencies, as a sum of ranks."""
+    rank = _dependency_ranks(pool)
+
+    def measure(record: Record) -> Value:
+        total = sum(rank[_version_key(node)] for node in _ranked(record, pool))
+        return (total, f"sum of dependency version ranks {total}")
+
+    return measure
+
+
+def dependency_vector(pool: Pool) -> Measure:
+    """K11: of equal sums, the one that is newer in the first name."""
+    rank = _dependency_ranks(pool)
+
+    def measure(record: Record) -> Value:
+        vector = sorted((node.name, rank[_version_key(node)], node.version) for node in _ranked(record, pool))
+        return ([(name, number) for name, number, _ in vector], ", ".join(f"{n}@{v}" for n, _, v in vector))
+
+    return measure
+
+
+def target_mismatch(pool: Pool) -> Measure:
+    """K12: fewest link and run edges whose ends have different targets."""
+
+    def measure(record: Record) -> Value:
+        nodes = {node.hash: node for node in (record.node, *pool.dependencies(record))}
+        edges = (
+            (node, nodes[e.hash]) for node in nodes.values() for e in node.closure_edges() if e.hash in nodes
+        )
+        count = sum(1 for parent, child in edges if parent.target != child.target)
+        return (count, f"{count} edges between different targets")
+
+    return measure
+
+
+def runtimes(pool: Pool) -> Measure:
+    """K13: the newest compiler runtime, which serves all other binaries."""
+
+    def newest(record: Record) -> Version | None:
+        found = [parse_version(n.version) for n in pool.dependencies(record) if n.name in _RUNTIMES]
+        return max(found) if found else None
+
+    rank = _ranks(_newest_first(newest(record)) for record in pool.accepted)
+
+    def measure(record: Record) -> Value:
+        value = newest(record)
+        return (rank[_newest_first(value)], f"runtime {value}" if value else "no runtime")
+
+    return measure
+
+
+def spec_age(pool: Pool) -> Measure:  # noqa: ARG001 -- every key has this signature
+    """K14: the newest spec format, which records most; then not spliced."""
+
+    def measure(record: Record) -> Value:
+        node = record.node
+        spliced = node.build_spec is not None
+        return ((-node.format, spliced), f"specfile {node.format}{', spliced' if spliced else ''}")
+
+    return measure
+
+
+def closure_size(pool: Pool) -> Measure:
+    """K15: the fewest packages to fetch."""
+
+    def measure(record: Record) -> Value:
+        count = 1 + len(pool.dependencies(record))
+        return (count, f"{count} packages")
+
+    return measure
+
+
+def stacks(pool: Pool) -> Measure:  # noqa: ARG001 -- every key has this signature
+    """K15b: the most stacks that hold the hash (pages only)."""
+    return lambda record: (-len(record.stacks), f"in {len(record.stacks)} stacks")
+
+
+def dag_hash(pool: Pool) -> Measure:  # noqa: ARG001 -- every key has this signature
+    """K16: the smallest DAG hash, so that there is always one answer."""
+    return lambda record: (record.node.hash, f"/{record.node.hash[:7]}")
+
+
+#: Code, word for people, key. The order is the order of preference.
+KEYS: tuple[tuple[str, str, Callable[[Pool], Measure]], ...] = (
+    ("K0", "complete closure", complete),
+    ("K1", "version class", version_classes),
+    ("K2", "version", versions),
+    ("K3", "variants", root_variants),
+    ("K4a", "OS", os_tier),
+    ("K4b", "libc", libc),
+    ("K5", "interpreter", interpreter),
+    ("K6", "target", target),
+    ("K7", "compiler", compiler_tier),
+    ("K7b", "compiler version", compiler_version),
+    ("K8", "providers", providers),
+    ("K9", "dependency variants", dependency_variants),
+    ("K10", "dependency versions", dependency_versions),
+    ("K11", "dependency version list", dependency_vector),
+    ("K12", "uniform targets", target_mismatch),
+    ("K13", "runtime", runtimes),
+    ("K14", "spec format", spec_age),
+    ("K15", "closure size", closure_size),
+    ("K15b", "stacks", stacks),
+    ("K16", "hash", dag_hash),
+)
+
+
+class _Descending:
+    """A version in reversed order, so that newest sorts first."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+    def __lt__(self, other: _Descending) -> bool:
+        return other.version < self.version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Descending) and self.version == other.version
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+
+def _newest_first(version: Version | None) -> tuple[bool, Any]:
+    """Sort key: known versions newest first, unknown last."""
+    return (version is None, 0 if version is None else _Descending(version))
+
+
+def _ranks(values: Iterable[Any]) -> dict[Any, int]:
+    """Return dense ranks 0, 1, 2, ... of the distinct values."""
+    return {value: number for number, value in enumerate(sorted(set(values)))}
+
+
+def _class(node: Node, pool: Pool) -> int:
+    """K1 class of a node's version; 0 for all when the query itself names such a version."""
+    if pool.context.spec.names_one_version():
+        return 0
+    value = version_class(parse_version(node.version))
+    if value == 0 and node.name.startswith("py-") and _PEP440_PRE.search(node.version):
+        return 1
+    return value
+
+
+def _unusual(node: Node, pool: Pool, fixed: frozenset[str]) -> Value:
+    """Return how many variant values differ from the most frequent ones among all specs of that version."""
+    peers = [
+        r.node for r in pool.named(node.name) if r.node.version == node.version and r.node.external is None
+    ]
+    peers = sorted(peers, key=lambda peer: peer.hash) or [node]
+    count, texts = 0, []
+    for name in sorted({name for peer in peers for name in peer.variants} - fixed):
+        usual = _most_frequent(peer.variants.get(name) for peer in peers)
+        own = node.variants.get(name)
+        if own != usual:
+            count += len(set(_values(own)) ^ set(_values(usual))) if isinstance(own, tuple) else 1
+            texts.append(_show_variant(name, own))
+    return (count, " ".join(texts) or "usual variants")
+
+
+def _most_frequent(values: Iterable[VariantValue | None]) -> VariantValue | None:
+    """Return the most frequent value; of equal ones the first, which is that of the smallest hash."""
+    counts: dict[Hashable, int] = {}
+    first: dict[Hashable, VariantValue | None] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+        first.setdefault(value, value)
+    return first[max(counts, key=lambda value: counts[value])]
+
+
+def _values(value: VariantValue | None) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _show_variant(name: str, value: VariantValue | None) -> str:
+    if value is None:
+        return f"no {name}"
+    if isinstance(value, bool):
+        return f"{'+' if value else '~'}{name}"
+    return f"{name}={','.join(value) if isinstance(value, tuple) else value}"
+
+
+def _target_order(name: str) -> tuple[Any, ...]:
+    """Features first on x86_64, depth first elsewhere; then vendor targets before generic ones, then the name."""
+    size, depth = -len(targets.features(name)), -len(targets.ancestors(name))
+    first = (size, depth) if targets.family(name) == "x86_64" else (depth, size)
+    return (*first, targets.vendor(name) == "generic", name)
+
+
+def _version_key(node: Node) -> tuple[str, int, _Descending]:
+    version = parse_version(node.version)
+    return (node.name, version_class(version), _Descending(version))
+
+
+def _ranked(record: Record, pool: Pool) -> list[Node]:
+    """Return the dependencies whose versions count: no runtimes, no libc."""
+    skip = (*_RUNTIMES, *LIBC_NAMES)
+    return [node for node in pool.dependencies(record) if node.name not in skip]
+
+
+def _dependency_ranks(pool: Pool) -> dict[tuple[str, int, _Descending], int]:
+    """Rank the versions of each dependency package within the pool; pre-releases and infinity versions last."""
+    groups: dict[str, set[tuple[str, int, _Descending]]] = {}
+    for record in pool.accepted:
+        for node in _ranked(record, pool):
+            key = _version_key(node)
+            groups.setdefault(key[0], set()).add(key)
+    return {key: number for group in groups.values() for number, key in enumerate(sorted(group))}
+
+
+def _shared_hashes(pool: Pool) -> frozenset[str]:
+    """Return the dependencies that every accepted candidate has."""
+    sets = [frozenset(node.hash for node in pool.dependencies(record)) for record in pool.accepted]
+    return frozenset.intersection(*sets) if sets else frozenset()

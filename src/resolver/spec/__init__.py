@@ -1,0 +1,1 @@
+"""The spec language: versions, parser, printing, matching, Python requirements. Import the modules, not this."""

@@ -1,0 +1,123 @@
+"""`frozen`: immutable values that are cheap to define.
+
+``dataclass(frozen=True, slots=True)`` costs about 1 ms a class and 8 ms for the import of `dataclasses`; the thirty
+values on the path of `resolve` would take more than half of its budget (P4, docs/decisions/0004-values.md). A `frozen`
+class behaves the same for its users: keyword and positional arguments, defaults, equality and hash by value,
+`repr`, matching, pickling; `dataclasses.fields`, `replace` and `asdict` work on it too. Inheritance of fields and
+default factories are not supported: a default is shared, so it must be immutable.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
+
+    @dataclass_transform(frozen_default=True)
+    def frozen(cls: type[T]) -> type[T]:
+        """Make an annotated class an immutable value with slots."""
+
+else:
+
+    def frozen(cls):
+        """Make an annotated class an immutable value with slots."""
+        names = tuple(cls.__annotations__)
+        defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
+        body = {
+            key: value
+            for key, value in cls.__dict__.items()
+            if key not in defaults and key not in ("__dict__", "__weakref__")
+        }
+        body.update(__slots__=names, __match_args__=names, __init__=_make_init(names, defaults))
+        for name, method in _METHODS.items():
+            body.setdefault(name, method)
+        made = type(cls)(cls.__name__, cls.__bases__, body)
+        made.__dataclass_fields__ = _Fields(defaults)
+        return made
+
+
+def changed(value: T, **fields: Any) -> T:
+    """Return a copy of a `frozen` value with some fields replaced (`dataclasses.replace` without the import)."""
+    kept = {name: getattr(value, name) for name in value.__match_args__}  # type: ignore[attr-defined]  # every frozen class has it
+    return type(value)(**{**kept, **fields})
+
+
+def _make_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+    """Return the only method that is made for each class: one compilation in place of six."""
+    arguments = "".join(
+        f", {name}=_defaults[{name!r}]" if name in defaults else f", {name}" for name in names
+    )
+    lines = "".join(f"\n    _set(self, {name!r}, {name})" for name in names) or "\n    pass"
+    scope: dict[str, Any] = {"_defaults": defaults, "_set": object.__setattr__}
+    exec(f"def __init__(self{arguments}):{lines}", scope)  # noqa: S102 -- names are identifiers of our own classes
+    return scope["__init__"]
+
+
+def _values(self: Any) -> tuple[Any, ...]:
+    return tuple([getattr(self, name) for name in self.__match_args__])
+
+
+def _eq(self: Any, other: object) -> bool:
+    return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+def _repr(self: Any) -> str:
+    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+    return f"{type(self).__name__}({fields})"
+
+
+def _setattr(self: Any, name: str, value: object) -> None:  # noqa: ARG001 -- Python's signature
+    raise AttributeError(f"{type(self).__name__}.{name} cannot be assigned: the value is frozen")
+
+
+def _delattr(self: Any, name: str) -> None:
+    raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted: the value is frozen")
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    return type(self), _values(self)
+
+
+_METHODS = {
+    "__eq__": _eq,
+    "__hash__": _hash,
+    "__repr__": _repr,
+    "__setattr__": _setattr,
+    "__delattr__": _delattr,
+    "__reduce__": _reduce,
+}
+
+
+class _Fields:
+    """``__dataclass_fields__``, made when somebody asks: `dataclasses` then works on the class."""
+
+    def __init__(self, defaults: dict[str, Any]) -> None:
+        self._defaults = defaults
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        import dataclasses
+
+        kinds = owner.__annotations__
+        fields = [
+            (name, kinds[name], _shared(self._defaults[name]))
+            if name in self._defaults
+            else (name, kinds[name])
+            for name in owner.__match_args__  # type: ignore[attr-defined]  # every frozen class has it
+        ]
+        twin = dataclasses.make_dataclass(owner.__name__, fields, frozen=True)
+        found = {field.name: field for field in dataclasses.fields(twin)}
+        owner.__dataclass_fields__ = found  # type: ignore[attr-defined]  # `frozen` gives every class one
+        return found
+
+
+def _shared(default: Any) -> Any:
+    """Return the field for a default; a factory, because `dataclasses` refuses a dict that it could not share."""
+    import dataclasses
+
+    return dataclasses.field(default_factory=lambda: default)

@@ -1,0 +1,95 @@
+"""Running the engine in tests: no waiting, no network setting of this machine, every event kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import anyio
+
+from cachefetch.fetch.events import Event, Reporter
+from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.limits import Limits
+from cachefetch.fetch.model import Receipt, Wanted
+from cachefetch.fetch.retry import Clockwork
+from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.transports import Transports
+
+#: Time-outs of tests: long enough for a loaded machine, short enough to wait for.
+QUICK = Limits(connect_timeout_s=5, stall_s=1.0, chunk_bytes=1 << 16, lock_poll_s=0.02)
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Recorder(Reporter):
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Naps:
+    """Time that passes at once; remembers how long each wait would have been."""
+
+    def __init__(self) -> None:
+        self.taken: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.taken.append(seconds)
+        await anyio.sleep(min(seconds, 0.02))
+
+    def clockwork(self) -> Clockwork:
+        return Clockwork(sleep=self.sleep, random=lambda: 0.5)
+
+
+def fetch(
+    wanted: Sequence[Wanted],
+    store: str | os.PathLike[str],
+    *,
+    limits: Limits = QUICK,
+    reporter: Reporter | None = None,
+    naps: Naps | None = None,
+    offline: bool = False,
+    to: str | None = None,
+) -> Receipt:
+    """Run `fetch_items` in an event loop of its own."""
+
+    async def main() -> Receipt:
+        transports = Transports(limits, offline=offline)
+        try:
+            return await fetch_items(
+                wanted,
+                store=Store(os.fspath(store)),
+                transports=transports,
+                limits=limits,
+                reporter=reporter,
+                offline=offline,
+                to=to,
+                clockwork=(naps or Naps()).clockwork(),
+            )
+        finally:
+            await transports.aclose()
+
+    return anyio.run(main)
+
+
+def final_files(store: str | os.PathLike[str]) -> dict[str, bytes]:
+    """Return every blob that is visible under its digest."""
+    found = {}
+    for directory, _, names in os.walk(os.path.join(store, "sha256")):
+        for name in names:
+            with open(os.path.join(directory, name), "rb") as file:
+                found[name] = file.read()
+    return found
+
+
+def leftovers(store: str | os.PathLike[str]) -> list[str]:
+    """Return what work in progress left behind."""
+    partial = os.path.join(store, "partial")
+    return sorted(os.listdir(partial)) if os.path.isdir(partial) else []

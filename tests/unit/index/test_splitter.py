@@ -1,0 +1,148 @@
+"""The fast splitter and the full decode give the same rows, or the fast one says that it does not know the text."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cachefetch.errors import FormatError
+from cachefetch.resolver.index.splitter import Splitter, Unexpected, split, split_any
+
+HASH = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+def index_of(count: int, *, seed: int = 1) -> dict[str, Any]:
+    random_ = random.Random(seed)
+    installs = {}
+    for number in range(count):
+        key = "".join(random_.choices(HASH, k=32))
+        spec = {
+            "name": f"pkg-{number % 7}",
+            "version": str(number),
+            "arch": {"target": {"name": "zen4"}},
+            "hash": key,
+        }
+        installs[key] = {"spec": spec, "ref_count": number, "in_buildcache": number % 3 != 0}
+    return {"database": {"version": "8", "installs": installs}}
+
+
+def compact(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def chunks(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@given(st.integers(1, 40), st.integers(1, 5000))
+def test_any_chunk_size_gives_the_rows_of_the_full_decode(count: int, size: int) -> None:
+    data = compact(index_of(count))
+    version, rows = split(chunks(data, size))
+    assert (version, [tuple(row) for row in rows], 0) == split_any(data, what="test")
+
+
+def test_offsets_point_at_the_record() -> None:
+    document = index_of(9)
+    data = compact(document)
+    for key, name, offset, length, binary in split([data])[1]:
+        record = json.loads(data[offset : offset + length])
+        assert record == document["database"]["installs"][key]
+        assert (name, binary) == (record["spec"]["name"], record["in_buildcache"])
+
+
+def _reordered(document: dict[str, Any]) -> Any:
+    installs = document["database"]["installs"]
+    return {
+        "database": {"installs": {k: dict(reversed(r.items())) for k, r in installs.items()}, "version": "8"}
+    }
+
+
+VARIATIONS = {
+    "pretty": lambda d: json.dumps(d, indent=2).encode(),
+    "spaces": lambda d: json.dumps(d).encode(),
+    "reordered": lambda d: compact(_reordered(d)),
+    "extra top-level key": lambda d: compact({"note": 'a ":{"spec": in a text', **d}),
+    "byte-order mark": lambda d: b"\xef\xbb\xbf" + compact(d),
+    "umlauts before the records": lambda d: json.dumps({"note": "grün", **d}, ensure_ascii=False).encode(),
+    "trailing data": lambda d: compact(d) + b"\n{}",
+    "escaped names": lambda d: compact(d).replace(b'"pkg-1"', b'"pkg\\u002d1"'),
+}
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_other_texts_of_the_same_index_take_the_checking_path_with_the_same_result(variation: str) -> None:
+    document = index_of(8)
+    expected = {(row[0], row[1], row[4]) for row in split([compact(document)])[1]}
+    data = VARIATIONS[variation](document)
+    with pytest.raises(Unexpected):
+        split([data])
+    version, rows, broken = split_any(data, what="test")
+    assert (version, broken) == ("8", 0)
+    assert {(row[0], row[1], row[4]) for row in rows} == expected
+    for key, _, offset, length, _ in rows:
+        assert json.loads(data[offset : offset + length]) == document["database"]["installs"][key]
+
+
+def test_empty_index_has_no_rows() -> None:
+    data = compact({"database": {"version": "8", "installs": {}}})
+    with pytest.raises(Unexpected):
+        split([data])
+    assert split_any(data, what="test") == ("8", [], 0)
+
+
+def test_broken_records_are_counted_not_fatal() -> None:
+    document = index_of(4)
+    document["database"]["installs"]["x" * 32] = {"spec": None}
+    _, rows, broken = split_any(compact(document), what="test")
+    assert (len(rows), broken) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"<html>",
+        b'{"database":{}}',
+        b"\xff\xfe",
+        b'{"database":{"version":"8","installs":[]}}',
+    ],
+)
+def test_what_is_no_index_is_refused_by_name(data: bytes) -> None:
+    with pytest.raises(FormatError, match="the index of site"):
+        split_any(data, what="the index of site")
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_damage_is_never_read_as_other_records(data: st.DataObject) -> None:
+    """A cut or changed byte gives an error, or rows whose text still is what the full decode reads."""
+    original = compact(index_of(5))
+    at = data.draw(st.integers(0, len(original) - 1))
+    changed = original[:at] + bytes([data.draw(st.integers(32, 126))]) + original[at + 1 :]
+    try:
+        _, rows = split([changed])
+    except (Unexpected, UnicodeDecodeError):
+        return
+    try:
+        _, full, _ = split_any(changed, what="test")
+    except FormatError:
+        return  # the record itself is no JSON: found out when it is decoded, or by the digest
+    assert {tuple(row) for row in rows} >= set(full) or {row[0] for row in rows} == {row[0] for row in full}
+
+
+def test_memory_holds_one_record_only() -> None:
+    splitter = Splitter()
+    data = compact(index_of(2000))
+    longest = 0
+    for chunk in chunks(data, 4096):
+        list(splitter.feed(chunk))
+        longest = max(longest, len(splitter._buffer))
+    list(splitter.close())
+    assert longest < 8192

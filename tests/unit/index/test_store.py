@@ -1,0 +1,151 @@
+"""The local index on real and damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cachefetch.errors import FormatError, StoreError
+from cachefetch.resolver.index.query import Specs
+from cachefetch.resolver.index.store import IndexStore, StoredIndex
+
+FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"
+
+
+def index_file(mirror: str) -> Path:
+    if (FIXTURES / mirror / "build_cache").exists():
+        return FIXTURES / mirror / "build_cache" / "index.json"
+    manifest = json.loads((FIXTURES / mirror / "v3/manifests/index/index.manifest.json").read_bytes())
+    digest = str(manifest["data"][0]["checksum"])
+    return FIXTURES / mirror / "blobs/sha256" / digest[:2] / digest
+
+
+def ingest(store: IndexStore, body: Path, **options: object) -> StoredIndex:
+    arguments = {"local": True, "meta": {"kind": "bare"}, "sha256": None, **options}
+    return store.ingest(str(body), "site", str(body), **arguments)  # type: ignore[arg-type]  # options are literal in the tests
+
+
+@pytest.mark.parametrize("mirror", ["v3-unsigned", "v3-signed", "v2-unsigned", "v2-signed"])
+def test_every_record_of_real_mirrors_is_found(tmp_path: Path, mirror: str) -> None:
+    expected = json.loads((FIXTURES / mirror / "EXPECTED.json").read_bytes())
+    index = ingest(IndexStore(str(tmp_path)), index_file(mirror))
+    assert int(index.meta["nodes"]) == expected["nodes"]
+    assert index.count() == expected["in_buildcache"]
+    for spec in expected["specs"]:
+        record = index.record(spec["hash"])
+        assert record is not None
+        node = record.node
+        assert (node.name, node.version, node.os, node.target) == (
+            spec["name"],
+            spec["version"],
+            spec["os"],
+            spec["target"],
+        )
+        assert record.has_binary == (spec["in_buildcache"] and not spec["external"])
+        assert {edge.hash for edge in node.edges} == {edge["hash"] for edge in spec["dependencies"]}
+    by_name = {name: len(index.named(name)) for name in index.names()}
+    assert sum(by_name.values()) == expected["nodes"]
+    assert len(list(index.everything())) == expected["nodes"]
+
+
+def test_a_hash_prefix_finds_all_that_begin_so(tmp_path: Path) -> None:
+    index = ingest(IndexStore(str(tmp_path)), index_file("v3-unsigned"))
+    everything = {record.node.hash for record in index.everything()}
+    for prefix in ("a", "ki", "apj2lpn", "zzzzzz", ""):
+        assert {r.node.hash for r in index.with_prefix(prefix)} == {
+            h for h in everything if h.startswith(prefix)
+        }
+
+
+def test_an_index_that_changed_is_not_used(tmp_path: Path) -> None:
+    body = tmp_path / "index.json"
+    shutil.copy(index_file("v3-signed"), body)
+    store = IndexStore(str(tmp_path / "store"))
+    ingest(store, body)
+    assert store.load(str(body), "site") is not None
+    body.write_bytes(body.read_bytes() + b" ")
+    assert store.load(str(body), "site") is None
+    body.unlink()
+    assert store.load(str(body), "site") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a database", None])
+def test_a_damaged_sidecar_is_built_anew(tmp_path: Path, damage: bytes | None) -> None:
+    store = IndexStore(str(tmp_path))
+    body = index_file("v3-signed")
+    ingest(store, body).close()
+    sidecar = Path(store.directory(str(body))) / "sidecar.sqlite"
+    if damage is None:
+        with sqlite3.connect(sidecar) as db:
+            db.execute("DELETE FROM meta WHERE key = 'schema'")
+        db.close()
+    else:
+        sidecar.write_bytes(damage)
+    assert store.load(str(body), "site") is None
+    ingest(store, body)
+    assert store.load(str(body), "site") is not None
+
+
+def test_a_wrong_digest_changes_nothing(tmp_path: Path) -> None:
+    store = IndexStore(str(tmp_path))
+    body = index_file("v3-signed")
+    with pytest.raises(FormatError, match=r"the index of site hashes to"):
+        ingest(store, body, sha256="0" * 64)
+    assert store.load(str(body), "site") is None
+    assert body.exists()
+
+
+@pytest.mark.parametrize(("version", "state"), [("5", "too-old"), ("10", "too-new")])
+def test_other_database_versions_are_refused_by_number(tmp_path: Path, version: str, state: str) -> None:
+    body = tmp_path / "index.json"
+    body.write_text(json.dumps({"database": {"version": version, "installs": {}}}))
+    with pytest.raises(FormatError, match=version) as caught:
+        ingest(IndexStore(str(tmp_path / "store")), body)
+    assert caught.value.context["state"] == state
+
+
+def test_a_record_that_is_broken_is_skipped_and_the_others_stay(tmp_path: Path) -> None:
+    document = json.loads(index_file("v3-signed").read_bytes())
+    victim = sorted(document["database"]["installs"])[0]
+    document["database"]["installs"][victim]["spec"]["arch"] = 7
+    body = tmp_path / "index.json"
+    body.write_text(json.dumps(document, separators=(",", ":")))
+    index = ingest(IndexStore(str(tmp_path / "store")), body)
+    assert index.record(victim) is None
+    assert len(list(index.everything())) == len(document["database"]["installs"]) - 1
+
+
+def test_a_downloaded_index_is_moved_in_and_the_former_one_removed(tmp_path: Path) -> None:
+    store = IndexStore(str(tmp_path))
+    for mirror in ("v3-signed", "v3-unsigned"):
+        spool = store.spool_path()
+        shutil.copy(index_file(mirror), spool)
+        index = store.ingest("https://m", "m", spool, local=False, meta={"kind": "v3"}, sha256=None)
+        assert not os.path.exists(spool)
+    names = [name for name in os.listdir(store.directory("https://m")) if name.startswith("index-")]
+    assert names == [os.path.basename(index.meta["body"])]
+
+
+def test_an_unwritable_store_says_so(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(StoreError, match=r"XDG_CACHE_HOME|cannot write"):
+        ingest(IndexStore(str(blocker / "store")), index_file("v3-signed"))
+
+
+def test_several_mirrors_merge_by_hash_with_all_locations(tmp_path: Path) -> None:
+    store = IndexStore(str(tmp_path))
+    sources = [
+        store.ingest(name, name, str(index_file(name)), local=True, meta={"kind": "v3"}, sha256=None)
+        for name in ("v3-signed", "v3-unsigned")
+    ]
+    there, back = Specs(sources), Specs(sources[::-1])
+    found = {r.node.hash: set(r.mirrors) for r in there.named("py-multidict")}
+    assert found == {r.node.hash: set(r.mirrors) for r in back.named("py-multidict")}
+    assert any(mirrors == {"v3-signed", "v3-unsigned"} for mirrors in found.values())
+    assert any(mirrors == {"v3-unsigned"} for mirrors in found.values())

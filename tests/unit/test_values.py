@@ -1,0 +1,59 @@
+"""`frozen` values behave as frozen dataclasses do."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+from cachefetch.resolver.model import Edge, Host, Libc
+from cachefetch.values import changed
+
+
+def test_arguments_and_defaults() -> None:
+    assert Edge("h", name="zlib") == Edge("h", "zlib", (), ())
+    with pytest.raises(TypeError, match="name"):
+        Edge("h")  # type: ignore[call-arg]  # the point of the test
+    with pytest.raises(TypeError, match="unknown"):
+        Edge("h", "zlib", unknown=1)  # type: ignore[call-arg]  # the point of the test
+
+
+def test_equality_and_hash_are_by_value_and_type() -> None:
+    assert {Edge("h", "a"), Edge("h", "a"), Edge("h", "b")} == {Edge("h", "a"), Edge("h", "b")}
+    other: object = ("h", "a", (), ())
+    assert Edge("h", "a") != other
+
+
+def test_values_cannot_change() -> None:
+    edge = Edge("h", "a")
+    with pytest.raises(AttributeError, match="frozen"):
+        edge.name = "b"  # type: ignore[misc]  # the point of the test
+    with pytest.raises(AttributeError, match="frozen"):
+        del edge.name
+    with pytest.raises(AttributeError):
+        edge.other = 1  # type: ignore[attr-defined]  # the point of the test
+    assert changed(edge, name="b") == Edge("h", "b")
+
+
+def test_repr_matching_copies_and_pickles() -> None:
+    libc = Libc("glibc", "2.36", "/usr")
+    assert repr(libc) == "Libc(kind='glibc', version='2.36', prefix='/usr', inferred=False)"
+    match libc:
+        case Libc(kind, version):
+            assert (kind, version) == ("glibc", "2.36")
+    assert pickle.loads(pickle.dumps(libc)) == copy.deepcopy(libc) == libc
+
+
+def test_dataclass_functions_work() -> None:
+    libc = Libc("glibc", "2.36")
+    assert dataclasses.is_dataclass(libc)
+    assert [field.name for field in dataclasses.fields(libc)] == ["kind", "version", "prefix", "inferred"]
+    assert dataclasses.replace(libc, version="2.39") == Libc("glibc", "2.39")
+    assert dataclasses.asdict(libc) == {"kind": "glibc", "version": "2.36", "prefix": None, "inferred": False}
+
+
+def test_dataclass_functions_work_with_a_shared_mapping_as_default() -> None:
+    host = Host("linux", "debian12", "zen3")
+    assert dataclasses.replace(host, os="rhel8") == Host("linux", "rhel8", "zen3")
