@@ -18,7 +18,7 @@ from .values import changed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .resolver.closure import Closure
     from .resolver.model import Host, Node
@@ -37,6 +37,8 @@ def resolve(
     policy: Policy,
     unify: bool = True,
     local_host: bool = True,
+    requirements: Sequence[str] = (),
+    prereleases: bool = False,
 ) -> Resolution:
     """Choose a binary for each query; pure apart from look-ups in the local index.
 
@@ -47,11 +49,13 @@ def resolve(
         policy: settings of acceptance.
         unify: refuse answers in which one package would be there twice.
         local_host: `host` is this machine as it is, so prefixes of externals can be tested.
+        requirements: Python requirements, resolved with the queries.
+        prereleases: requirements admit pre-releases.
 
     Raises:
         SpecSyntaxError: a query does not parse.
     """
-    specs = parse_queries(queries)
+    specs = parse_queries(queries, requirements, specs=sources.specs, host=host, prereleases=prereleases)
     exists = os.path.exists if local_host and not host.overridden else None
     roots: list[Root] = []
     found: list[Closure | None] = []
@@ -67,21 +71,75 @@ def resolve(
     return _assemble(roots, found, sources, host, unify=unify)
 
 
-def parse_queries(queries: Sequence[str]) -> list[Spec]:
+def parse_queries(
+    queries: Sequence[str],
+    requirements: Sequence[str] = (),
+    *,
+    specs: Specs | None = None,
+    host: Host | None = None,
+    prereleases: bool = False,
+) -> list[Spec]:
     """Return the roots of all texts.
+
+    Args:
+        queries: specs, or Python requirements (``multidict>=6,<7``), as typed.
+        requirements: texts that are requirements in any case, from a requirements file.
+        specs: the packages that are known, to find Spack's name of a Python project; None before any mirror is open.
+        host: for ``os=fe`` and the like; None leaves them as they are.
+        prereleases: requirements admit pre-releases.
 
     Raises:
         SpecSyntaxError: a text does not parse, names no package or hash, or there is nothing.
     """
-    specs = [spec for text in queries for spec in parse_many(text)]
-    if not specs:
+    known = (
+        frozenset(specs.names()).__contains__
+        if specs and (requirements or _any_requirement(queries))
+        else None
+    )
+    roots = [
+        spec
+        for text in queries
+        for spec in _parse_query(text, known=known, prereleases=prereleases, host=host)
+    ]
+    roots += [_parse_requirement(text, known, prereleases) for text in requirements]
+    if specs is not None:
+        roots = [_python_name(spec, specs) for spec in roots]
+    if not roots:
         raise SpecSyntaxError("the request is empty, expected a spec such as zlib@1.3", " ".join(queries), 0)
-    for spec in specs:
+    for spec in roots:
         if not spec.name and not spec.hash:
             raise SpecSyntaxError(
                 "the request names no package", str(spec), 0, hint="begin with a package name or /hash"
             )
-    return specs
+    return roots
+
+
+def _any_requirement(queries: Sequence[str]) -> bool:
+    return any(sign in text for text in queries for sign in "<>!~;[=:")
+
+
+def _parse_query(
+    text: str, *, known: Callable[[str], bool] | None, prereleases: bool, host: Host | None
+) -> tuple[Spec, ...]:
+    """Parse one text; the module for requirements is loaded only for what may be one (start-up, P4)."""
+    if not _any_requirement((text,)):
+        return parse_many(text, host=host)
+    from .resolver.spec.requirement import parse_query
+
+    return parse_query(text, known=known, prereleases=prereleases, host=host)
+
+
+def _parse_requirement(text: str, known: Callable[[str], bool] | None, prereleases: bool) -> Spec:
+    from .resolver.spec.requirement import parse_requirement
+
+    return parse_requirement(text, known=known, prereleases=prereleases)
+
+
+def _python_name(spec: Spec, specs: Specs) -> Spec:
+    """Take a bare name that no mirror knows for that of a Python project, where there is one (docs/semantics.md)."""
+    if str(spec) != spec.name or specs.named(spec.name) or not specs.named(f"py-{spec.name}"):
+        return spec
+    return _parse_requirement(spec.name, lambda name: bool(specs.named(name)), False)
 
 
 def parse_constraint(text: str | None) -> Spec | None:
@@ -118,6 +176,9 @@ def _choose(context: Context, specs: Specs) -> Root:
     """Answer one query."""
     spec = context.spec
     candidates, known = _candidates(spec, specs)
+    if spec.requirement is not None:
+        admitting = spec.requirement.admitting([record.node.version for record in candidates])
+        context.spec = spec = changed(spec, requirement=admitting)
     root = rank.choose(context, candidates, specs.named, notes=spec.notes)
     if not candidates:
         root = changed(root, suggestions=() if known else _near_names(spec.name, specs))

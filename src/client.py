@@ -119,12 +119,26 @@ class _Base:
             )
         return self._sources
 
-    def _resolve_steps(self, specs: tuple[str, ...], host: Host | None, unify: bool) -> Steps[Resolution]:
-        parse_queries(specs)  # a typing error shows before any mirror is asked
+    def _resolve_steps(
+        self,
+        specs: tuple[str, ...],
+        host: Host | None,
+        unify: bool,
+        requirements: Sequence[str],
+        prereleases: bool,
+    ) -> Steps[Resolution]:
+        parse_queries(specs, requirements)  # a typing error shows before any mirror is asked
         sources = yield from self._open_steps()
         facts = host if host is not None else self._detect(None)
         return resolve(
-            specs, sources, facts, policy=self.options.policy, unify=unify, local_host=host is None
+            specs,
+            sources,
+            facts,
+            policy=self.options.policy,
+            unify=unify,
+            local_host=host is None,
+            requirements=requirements,
+            prereleases=prereleases,
         )
 
     def _list_steps(self, spec: str | None, externals: bool) -> Steps[Listing]:
@@ -173,13 +187,23 @@ class AsyncClient(_Base):
 
         return await to_thread.run_sync(self._detect, overrides)
 
-    async def resolve(self, *specs: str, host: Host | None = None, unify: bool = True) -> Resolution:
+    async def resolve(
+        self,
+        *specs: str,
+        host: Host | None = None,
+        unify: bool = True,
+        requirements: Sequence[str] = (),
+        prereleases: bool = False,
+    ) -> Resolution:
         """Choose the best binary for each spec.
 
         Args:
-            specs: as typed for Spack, ``hdf5@1.14+mpi %gcc``; or ``/hash``.
+            specs: as typed for Spack, ``hdf5@1.14+mpi %gcc``; or ``/hash``; or a Python requirement,
+                ``multidict>=6,<7``.
             host: machine that the binaries must run on; None for this one.
             unify: report a conflict when the roots need two builds of one package.
+            requirements: Python requirements, such as the lines of a requirements file.
+            prereleases: requirements admit pre-releases that they do not mention.
 
         Returns:
             The answer; look at `status`. Nothing fitting is an answer, not an exception.
@@ -187,7 +211,7 @@ class AsyncClient(_Base):
         Raises:
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
-        return await self._drive(self._resolve_steps(specs, host, unify))
+        return await self._drive(self._resolve_steps(specs, host, unify, requirements, prereleases))
 
     async def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
         """Return what the mirrors hold.
@@ -412,9 +436,16 @@ class Client(_Base):
         """See `AsyncClient.host`."""
         return self._detect(overrides)
 
-    def resolve(self, *specs: str, host: Host | None = None, unify: bool = True) -> Resolution:
+    def resolve(
+        self,
+        *specs: str,
+        host: Host | None = None,
+        unify: bool = True,
+        requirements: Sequence[str] = (),
+        prereleases: bool = False,
+    ) -> Resolution:
         """See `AsyncClient.resolve`."""
-        return self._run(self._resolve_steps(specs, host, unify))
+        return self._run(self._resolve_steps(specs, host, unify, requirements, prereleases))
 
     def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
         """See `AsyncClient.list`."""

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..resolver import explain
-from .options import add_host, add_mirrors, add_output, client_from, host_from
+from .options import (
+    add_host,
+    add_mirrors,
+    add_output,
+    add_requirements,
+    client_from,
+    host_from,
+    requirements_from,
+)
 from .progress import reporter_for
 from .report import document, line, say
 
@@ -26,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="resolve, say what would be fetched, fetch nothing"
     )
+    add_requirements(parser)
     add_mirrors(parser)
     add_host(parser)
     add_output(parser)
@@ -34,7 +43,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Resolve, fetch, verify; print one line a package."""
     with reporter_for(args) as reporter, client_from(args, reporter=reporter) as client:
-        answer = client.resolve(*args.spec, host=host_from(args, client), unify=not args.no_unify)
+        answer = client.resolve(
+            *args.spec,
+            host=host_from(args, client),
+            unify=not args.no_unify,
+            requirements=requirements_from(args),
+            prereleases=args.pre,
+        )
         if answer.status in ("ok", "incomplete"):
             for root in answer.roots:
                 say(explain.one_line(root), args)

@@ -83,6 +83,35 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_requirements(parser: argparse.ArgumentParser) -> None:
+    """Add ``-r`` and ``--pre``."""
+    parser.add_argument(
+        "-r",
+        "--requirement",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python requirements, one a line, as in requirements.txt; repeatable",
+    )
+    parser.add_argument("--pre", action="store_true", help="requirements admit pre-releases")
+
+
+def requirements_from(args: argparse.Namespace) -> list[str]:
+    """Return the requirements of all ``-r`` files. Raises UsageError, SpecSyntaxError."""
+    if not args.requirement:
+        return []
+    from ..resolver.spec.requirement import requirement_lines
+
+    found = []
+    for path in args.requirement:
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                found += [text for _, text in requirement_lines(file.read())]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the requirements file {path}: {error}") from error
+    return found
+
+
 def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
     """Return the client for the mirror options. Raises UsageError for ``--key`` or ``--unsigned`` without -m."""
     from ..client import Client

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..resolver import explain
-from .options import add_host, add_mirrors, add_output, client_from, host_from
+from .options import (
+    add_host,
+    add_mirrors,
+    add_output,
+    add_requirements,
+    client_from,
+    host_from,
+    requirements_from,
+)
 from .report import document, line, say
 
 TYPE_CHECKING = False
@@ -25,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="print every candidate that fits, best first")
     parser.add_argument("--no-unify", action="store_true", help="answer each SPEC alone")
+    add_requirements(parser)
     add_mirrors(parser)
     add_host(parser)
     add_output(parser)
@@ -33,7 +42,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Resolve and print one line a root."""
     with client_from(args) as client:
-        answer = client.resolve(*args.spec, host=host_from(args, client), unify=not args.no_unify)
+        answer = client.resolve(
+            *args.spec,
+            host=host_from(args, client),
+            unify=not args.no_unify,
+            requirements=requirements_from(args),
+            prereleases=args.pre,
+        )
     if args.json:
         document(answer.to_dict())
     else:

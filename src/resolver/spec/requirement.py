@@ -143,9 +143,12 @@ def parse_requirement(
     try:
         parsed = Parsed(text)
     except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
+        reason, *drawing = str(error).splitlines()
+        # `packaging` draws the text and a caret under it, both indented alike; its last line tells the column.
+        indent = len(drawing[0]) - len(drawing[0].lstrip()) if drawing else 0
+        column = max(0, drawing[-1].find("^") - indent) if drawing else 0
         hint = "write a requirement as `multidict>=6,<7`, or a spec as `py-multidict@6`"
-        raise SpecSyntaxError(f"not a requirement: {reason}", text, 0, len(text), hint=hint) from None
+        raise SpecSyntaxError(f"not a requirement: {reason}", text, column, hint=hint) from None
     if parsed.url:
         column = text.index("@")
         hint = "a build cache is searched by name and version: leave the URL out"
