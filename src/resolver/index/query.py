@@ -76,6 +76,7 @@ class Specs:
     def __init__(self, sources: Sequence[SpecSource]) -> None:
         self._sources = tuple(sources)
         self._cache: dict[str, Record | None] = {}
+        self._named: dict[str, list[Record]] = {}
 
     def close(self) -> None:
         """Release the files of all sources; nothing can be looked up afterwards."""
@@ -92,7 +93,9 @@ class Specs:
 
     def named(self, name: str) -> list[Record]:
         """All records of the package `name`, by hash."""
-        return self._merge(record for source in self._sources for record in source.named(name))
+        if name not in self._named:
+            self._named[name] = self._merge(r for source in self._sources for r in source.named(name))
+        return self._named[name]
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`, by hash."""
