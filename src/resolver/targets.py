@@ -1,6 +1,6 @@
 """The microarchitecture table: names, their partial order, and which binary runs on which host.
 
-Names and order are archspec's, as Spack uses them (Spack 1.1 `spec.py` and archspec 0.2, docs/semantics.md).
+Names and order are archspec's, as Spack uses them (Spack 1.1 `spec.py` and archspec 0.2, docs/host.md).
 The table is generated, so that no start pays for the import of archspec.
 
 Names that the table lacks never raise: such a target is its own family, has no ancestors, no features and

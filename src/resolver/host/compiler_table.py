@@ -1,6 +1,6 @@
 """Compiler families: executable names, how to ask them for a version, how to read the answer. Pure.
 
-Source: Spack 1.1 compiler recipes, docs/semantics.md (host detection, compilers). Two deliberate limits keep
+Source: Spack 1.1 compiler recipes, docs/host.md. Two deliberate limits keep
 the search quick and safe: a suffix must look like a version (`-12`, `-mp-13`), because some helpers with
 other suffixes hang; of a family's C, C++ and Fortran programs with the same suffix in one directory only
 the first is asked.

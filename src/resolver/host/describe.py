@@ -1,6 +1,6 @@
 """Raw facts about a machine -> Spack's names for platform, operating system and C library. Pure.
 
-Rules: Spack 1.1 `platforms`, `operating_systems` and `util/libc`, docs/semantics.md (host detection).
+Rules: Spack 1.1 `platforms`, `operating_systems` and `util/libc`, docs/host.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find out what this machine is: the raw facts, described, with slow answers remembered. Edge.
 
-Rules: Spack 1.1 host detection, docs/semantics.md. Nothing raises for an odd machine: what is not found out
+Rules: Spack 1.1 host detection, docs/host.md. Nothing raises for an odd machine: what is not found out
 falls back (an unknown CPU to its family), and `Host.sources` says so.
 """
 

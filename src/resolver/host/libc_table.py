@@ -1,6 +1,6 @@
 """The C library that an OS label implies, for pages and old nodes that record none. Pure.
 
-Not from Spack: distributions keep the glibc version for the life of a release (docs/semantics.md). Where the
+Not from Spack: distributions keep the glibc version for the life of a release (docs/host.md). Where the
 label hides the service pack (`sles15`, `opensuse15`) the middle of the range is assumed.
 """
 
