@@ -8,6 +8,7 @@ VENV ?= .venv
 TESTS ?= tests
 PYTHON ?=
 PYTEST_ARGS ?=
+FUZZ ?= 100000
 
 CANDIDATES = $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 BIN = $(VENV)/bin
@@ -17,12 +18,13 @@ VENV_STAMP = $(VENV)/.stamp-venv
 RUN_STAMP = $(VENV)/.stamp-run
 DEV_STAMP = $(VENV)/.stamp-dev
 
-.PHONY: help demo test test-long lint format bench clean
+.PHONY: help demo test test-long fuzz lint format bench clean
 
 help:
 	@echo "make demo       detect this host, resolve and fetch from examples/mirror"
 	@echo "make test       all tests except the long counts"
 	@echo "make test-long  the tests with the full counts of fuzzing and kills"
+	@echo "make fuzz       the parser on FUZZ=100000 random texts"
 	@echo "make lint       ruff, formatting, mypy --strict"
 	@echo "make bench      the benchmarks"
 	@echo "make clean      remove $(VENV) and demo-out"
@@ -59,6 +61,10 @@ test: $(DEV_STAMP)
 
 test-long: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+# FUZZ: number of inputs; for example make fuzz FUZZ=5000000
+fuzz: $(DEV_STAMP)
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest -m long tests/property/test_spec_properties.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
