@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from .errors import SpecSyntaxError
+from .errors import SpecSyntaxError, UsageError
 from .resolver import closure as closures
 from .resolver import rank
 from .resolver.index.query import PageSource, Specs
 from .resolver.model import Record
-from .resolver.resolution import Listing, Missing, Resolution, Root
+from .resolver.resolution import Listing, Missing, Resolution, Root, Shown
 from .resolver.rules.context import Context, Policy
 from .resolver.spec.matching import satisfies
 from .resolver.spec.parser import parse, parse_many
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: Packages of which several versions may be loaded together (Spack 1.1, docs/semantics.md).
 UNIFY_EXEMPT = ("gcc-runtime", "intel-oneapi-runtime", "compiler-wrapper")
+_HASH_LENGTH = 32
 
 
 def resolve(
@@ -147,13 +148,74 @@ def parse_constraint(text: str | None) -> Spec | None:
     return parse(text) if text and text.strip() else None
 
 
-def listing(spec: Spec | None, sources: Sources, *, externals: bool = False) -> Listing:
+def known_hashes(queries: Sequence[Spec]) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, version, DAG hash) of each query when every one says exactly these three, else ()."""
+    found = []
+    for query in queries:
+        version = str(query.versions).removeprefix("=")
+        one = not query.versions.is_any and query.requirement is None and not set(":,") & set(version)
+        if not (query.name and one and len(query.hash) == _HASH_LENGTH):
+            return ()
+        found.append((query.name, version, query.hash))
+    return tuple(found)
+
+
+def shown(query: Spec, sources: Sources, host: Host, *, policy: Policy) -> Shown:
+    """Return all that is known of the one binary that `query` names.
+
+    Raises:
+        UsageError: none satisfies it, or more than one.
+    """
+    specs = sources.specs
+    records, _ = _candidates(query, specs)
+    found = [record for record in records if satisfies(record.node, query, specs)]
+    if len(found) != 1:
+        raise _not_one(query, found, sources)
+    record = found[0]
+    context = Context(query, host, specs, policy)
+    closure = context.closure(record.node)
+    artifacts = tuple(rank.artifact(r, specs) for r in closure.records if r.node.hash != record.node.hash)
+    return Shown(
+        artifact=rank.artifact(record, specs),
+        node=record.node,
+        problems=rank.problems(record, context),
+        stacks=record.stacks,
+        closure=artifacts,
+        closure_known=not record.node.partial,
+        build=tuple(edge for edge in record.node.edges if not edge.in_closure),
+        host_provides=tuple(sorted(_provided(n.name, n.version, n.external) for n in closure.externals)),
+        missing=closure.missing,
+        mirrors=sources.current_states(),
+    )
+
+
+def _not_one(query: Spec, found: Sequence[Record], sources: Sources) -> UsageError:
+    if found:
+        hashes = ", ".join(f"/{record.node.hash[:12]}" for record in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        return UsageError(
+            f"{len(found)} binaries satisfy {query}: {hashes}{more}", hint="name one by more of its hash"
+        )
+    states = "; ".join(f"{state.mirror} is {state.state}" for state in sources.states)
+    return UsageError(f"no binary satisfies {query} ({states})", hint="see `cachefetch list`")
+
+
+def listing(
+    spec: Spec | None,
+    sources: Sources,
+    *,
+    externals: bool = False,
+    host: Host | None = None,
+    policy: Policy | None = None,
+) -> Listing:
     """Return the specs that satisfy the constraint `spec` (None: all), sorted by name, version and hash.
 
     Args:
         spec: from `parse_constraint`.
         sources: from `open_sources`.
         externals: also nodes that no mirror holds because the build took them from its machine.
+        host: a machine to judge every spec for, by its own attributes; None for no judgement.
+        policy: settings of acceptance, for `host`.
     """
     specs = sources.specs
     if spec and spec.name:
@@ -169,7 +231,13 @@ def listing(spec: Spec | None, sources: Sources, *, externals: bool = False) -> 
         and (spec is None or satisfies(record.node, spec, specs))
     ]
     wanted.sort(key=lambda r: (r.node.name, parse_version(r.node.version), r.node.hash))
-    return Listing(tuple(rank.artifact(record, specs) for record in wanted), sources.states)
+    unusable = {}
+    if host is not None:
+        context = Context(parse(""), host, specs, policy)
+        unusable = {r.node.hash: p[0] for r in wanted if (p := rank.own_problems(r, context))}
+    artifacts = tuple(rank.artifact(record, specs) for record in wanted)
+    nodes = tuple(record.node for record in wanted)
+    return Listing(artifacts, sources.current_states(), unusable, nodes, host)
 
 
 def _choose(context: Context, specs: Specs) -> Root:
@@ -227,7 +295,7 @@ def _assemble(
     return Resolution(
         status=status,
         host=host,
-        mirrors=sources.states,
+        mirrors=sources.current_states(),
         roots=tuple(roots),
         closure=tuple(rank.artifact(record, sources.specs) for record in records.values())
         if complete

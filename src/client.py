@@ -8,10 +8,20 @@ it, `AsyncClient` in an async one. Fetching is async only; `Client` calls it thr
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 
-from .answers import listing, parse_constraint, parse_queries, resolve, with_documents, with_missing
-from .config import Config, Mirror, load, mirror_from_argument
+from .answers import (
+    known_hashes,
+    listing,
+    parse_constraint,
+    parse_queries,
+    resolve,
+    shown,
+    with_documents,
+    with_missing,
+)
+from .config import Config, Mirror, load, mirror_from_argument, spack_mirrors
 from .errors import (
     AccessError,
     CachefetchError,
@@ -24,16 +34,18 @@ from .errors import (
     UsageError,
 )
 from .portal import Portal
-from .resolver.index.readers import Answer
+from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
 from .resolver.rules.context import Policy
-from .sources import open_sources
+from .sources import Pause, index_facts, open_known, open_sources
 from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar
+
+    import anyio
 
     from .fetch.events import Reporter
     from .fetch.limits import Limits
@@ -43,8 +55,8 @@ if TYPE_CHECKING:
     from .resolver.index.readers import Get
     from .resolver.index.store import IndexStore
     from .resolver.model import Host, Node
-    from .resolver.resolution import Artifact, Listing, MirrorState, Resolution
-    from .sources import Sources, Steps
+    from .resolver.resolution import Artifact, Listing, MirrorState, Resolution, Shown
+    from .sources import IndexFacts, Sources, Steps
 
     T = TypeVar("T")
 
@@ -85,11 +97,16 @@ class _Base:
             for m in mirrors
         )
         self.options = Options(
-            named or settings.mirrors, settings, offline, refresh, Policy(libc=settings.libc, stack=stack)
+            named or settings.mirrors,
+            settings,
+            offline,
+            refresh,
+            Policy(libc=settings.libc, stack=stack),
         )
         self._limits = limits
         self._reporter = reporter
         self._sources: Sources | None = None
+        self._known: dict[frozenset[str], Sources] = {}
         self._index_store: IndexStore | None = None
         self._key_problems: tuple[str, ...] = ()
 
@@ -97,6 +114,18 @@ class _Base:
         from .resolver.host.detect import detect
 
         return detect(overrides=overrides, cache_dir=self.options.config.cache_dir)
+
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Return the mirrors in use: those given, else those configured, else those of Spack's own configuration.
+
+        Raises:
+            ConfigError: Spack's configuration cannot be read.
+        """
+        return self.options.mirrors or spack_mirrors()
+
+    def indexes(self, *, check: bool = False) -> tuple[IndexFacts, ...]:
+        """Return what the local index holds, without asking any mirror; `check` reads and hashes all of it."""
+        return index_facts(self._indexes(), check=check)
 
     def _indexes(self) -> IndexStore:
         if self._index_store is None:
@@ -115,9 +144,21 @@ class _Base:
         if self._sources is None:
             o = self.options
             self._sources = yield from open_sources(
-                o.mirrors, o.config, self._indexes, refresh=o.refresh, offline=o.offline
+                self.mirrors(), o.config, self._indexes, refresh=o.refresh, offline=o.offline
             )
         return self._sources
+
+    def _healed(self, work: Callable[[], Steps[T]]) -> Steps[T]:
+        """Run a step function; when it meets a damaged local index, drop that one and run it once more."""
+        try:
+            return (yield from work())
+        except StoreError as error:
+            damaged = error.context.get("damaged")
+            if damaged is None:
+                raise
+        self._indexes().drop(damaged)
+        self._sources = None
+        return (yield from work())
 
     def _resolve_steps(
         self,
@@ -127,8 +168,15 @@ class _Base:
         requirements: Sequence[str],
         prereleases: bool,
     ) -> Steps[Resolution]:
-        parse_queries(specs, requirements)  # a typing error shows before any mirror is asked
-        sources = yield from self._open_steps()
+        queries = parse_queries(specs, requirements)  # a typing error shows before any mirror is asked
+        known = known_hashes(queries)
+        sources = None
+        if known and self._sources is None:
+            sources = yield from open_known(self.mirrors(), known)
+        if sources is None:
+            sources = yield from self._open_steps()
+        else:
+            self._known[frozenset(hash_ for _, _, hash_ in known)] = sources
         facts = host if host is not None else self._detect(None)
         return resolve(
             specs,
@@ -141,10 +189,21 @@ class _Base:
             prereleases=prereleases,
         )
 
-    def _list_steps(self, spec: str | None, externals: bool) -> Steps[Listing]:
+    def _behind(self, answer: Resolution) -> Steps[Sources]:
+        """Return the sources that an answer was made from."""
+        known = self._known.get(frozenset(root.chosen.hash for root in answer.roots if root.chosen))
+        return known or (yield from self._open_steps())
+
+    def _show_steps(self, spec: str, host: Host | None) -> Steps[Shown]:
+        query = parse_queries((spec,))
+        sources = yield from self._open_steps()
+        facts = host if host is not None else self._detect(None)
+        return shown(query[0], sources, facts, policy=self.options.policy)
+
+    def _list_steps(self, spec: str | None, externals: bool, host: Host | None) -> Steps[Listing]:
         constraint = parse_constraint(spec)  # a typing error shows before any mirror is asked
         sources = yield from self._open_steps()
-        return listing(constraint, sources, externals=externals)
+        return listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
 
 
 class AsyncClient(_Base):
@@ -165,6 +224,7 @@ class AsyncClient(_Base):
     """
 
     _transports: Transports | None = None
+    _turn: anyio.Lock | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -211,23 +271,50 @@ class AsyncClient(_Base):
         Raises:
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
-        return await self._drive(self._resolve_steps(specs, host, unify, requirements, prereleases))
+        return await self._alone(lambda: self._resolve_steps(specs, host, unify, requirements, prereleases))
 
-    async def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
+    async def list(
+        self, spec: str | None = None, *, externals: bool = False, host: Host | None = None
+    ) -> Listing:
         """Return what the mirrors hold.
 
         Args:
             spec: only specs that satisfy this constraint, which may be anonymous; None for all.
             externals: also nodes that the builds took from their machines, which no mirror holds.
+            host: say of each binary why it cannot run on this machine (`Listing.unusable`).
 
         Raises:
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
-        return await self._drive(self._list_steps(spec, externals))
+        return await self._alone(lambda: self._list_steps(spec, externals, host))
+
+    async def show(self, spec: str, *, host: Host | None = None) -> Shown:
+        """Return all that is known of one binary: its node, its closure, and where it can be had.
+
+        Args:
+            spec: what names exactly one binary, usually ``/hash``.
+            host: machine that `usable` is said for; None for this one.
+
+        Raises:
+            UsageError: no binary, or more than one, satisfies `spec`.
+            SpecSyntaxError, NoUsableMirrorError, StoreError.
+        """
+        return await self._alone(lambda: self._show_steps(spec, host))
 
     async def update(self) -> tuple[MirrorState, ...]:
         """Read the mirrors, as far as this client has not, and return the state of each."""
-        return (await self._drive(self._open_steps())).states
+        return (await self._alone(self._open_steps)).states
+
+    async def _alone(self, work: Callable[[], Steps[T]]) -> T:
+        """Run a step function; of several tasks the first one reads the mirrors, and the others wait for it."""
+        if self._sources is not None:
+            return await self._drive(self._healed(work))
+        import anyio
+
+        if self._turn is None:
+            self._turn = anyio.Lock()
+        async with self._turn:
+            return await self._drive(self._healed(work))
 
     async def fetch(
         self,
@@ -255,7 +342,7 @@ class AsyncClient(_Base):
         answer = resolution if resolution is not None else await self.resolve(*specs, host=host, unify=unify)
         if answer.status != "ok" and (deps or answer.status != "incomplete"):
             raise resolution_error(answer)
-        sources = await self._drive(self._open_steps())
+        sources = await self._alone(lambda: self._behind(answer))
         delivery = self._delivery(sources)
         engine = self._engine()
         nodes: Sequence[Node] = [n for a in answer.closure if (n := sources.specs.get(a.hash))]
@@ -295,8 +382,14 @@ class AsyncClient(_Base):
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver, with their policy and keys, by name."""
         if not sources.deliver:
+            kinds = {state.kind for state in sources.states if state.usable}
+            if kinds & {"v2", "oci"}:
+                raise UsageError(
+                    f"binaries cannot be fetched from a mirror of kind {' or '.join(sorted(kinds))} yet",
+                    hint="its specs can be listed and resolved; fetching needs a mirror of layout 3",
+                )
             raise UsageError(
-                "a cache page lists binaries but does not hold them",
+                "a cache page, lock file or bare index lists binaries but does not hold them",
                 hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
             )
         from .fetch.keys import load_files, load_trusted
@@ -340,7 +433,13 @@ class AsyncClient(_Base):
         try:
             batch = next(steps)
             while True:
-                batch = steps.send(await self._answers(batch))
+                if isinstance(batch, Pause):
+                    import anyio
+
+                    await anyio.sleep(batch.seconds)
+                    batch = steps.send(())
+                else:
+                    batch = steps.send(await self._answers(batch))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -380,6 +479,8 @@ class AsyncClient(_Base):
         """Stream a large document to disk; what is left of a failed try is removed."""
         from .fetch.transports import redact
 
+        if get.etag and (await self._unchanged(transport, get)):
+            return Answer(304, etag=get.etag)
         path = self._indexes().spool_path()
         try:
             async with transport.open(get.url) as body:
@@ -400,7 +501,18 @@ class AsyncClient(_Base):
                     hint="free some space, or point XDG_CACHE_HOME to a writable directory",
                 ) from error
             raise
+        if get.sniff and get.sniff not in read_head(path, SNIFF_SIZE):
+            text = read_head(path, METADATA_LIMIT)
+            os.unlink(path)
+            return Answer(200, body=text, etag=body.etag)
         return Answer(200, path=path, etag=body.etag)
+
+    async def _unchanged(self, transport: Transport, get: Get) -> bool:
+        """Ask whether a large document still has its ETag; the first bytes of another one end the question."""
+        try:
+            return (await transport.get(get.url, etag=get.etag, limit=0)).status == 304
+        except FormatError:  # longer than nothing: it is there, and another one
+            return False
 
 
 class Client(_Base):
@@ -445,22 +557,31 @@ class Client(_Base):
         prereleases: bool = False,
     ) -> Resolution:
         """See `AsyncClient.resolve`."""
-        return self._run(self._resolve_steps(specs, host, unify, requirements, prereleases))
+        return self._run(
+            self._healed(lambda: self._resolve_steps(specs, host, unify, requirements, prereleases))
+        )
 
-    def list(self, spec: str | None = None, *, externals: bool = False) -> Listing:
+    def list(self, spec: str | None = None, *, externals: bool = False, host: Host | None = None) -> Listing:
         """See `AsyncClient.list`."""
-        return self._run(self._list_steps(spec, externals))
+        return self._run(self._healed(lambda: self._list_steps(spec, externals, host)))
+
+    def show(self, spec: str, *, host: Host | None = None) -> Shown:
+        """See `AsyncClient.show`."""
+        return self._run(self._healed(lambda: self._show_steps(spec, host)))
 
     def update(self) -> tuple[MirrorState, ...]:
         """See `AsyncClient.update`."""
-        return self._run(self._open_steps()).states
+        return self._run(self._healed(self._open_steps)).states
 
     def fetch(self, *specs: str, **options: Any) -> Receipt:
         """See `AsyncClient.fetch`."""
         if options.get("resolution") is None:
             keep = {name: options.pop(name) for name in ("host", "unify") if name in options}
             options["resolution"] = self.resolve(*specs, **keep)
-        self._async._sources = self._sources  # what this client has read needs no second reading
+        self._async._sources, self._async._known = (
+            self._sources,
+            self._known,
+        )  # what this client has read needs no second reading
         return self._portal.call(partial(self._async.fetch, **options))
 
     def _run(self, steps: Steps[T]) -> T:
@@ -468,7 +589,10 @@ class Client(_Base):
         try:
             batch = next(steps)
             while True:
-                if all(_is_local(get.url) for get in batch):
+                if isinstance(batch, Pause):
+                    time.sleep(batch.seconds)
+                    batch = steps.send(())
+                elif all(_is_local(get.url) for get in batch):
                     batch = steps.send(tuple(answer_local(get) for get in batch))
                 else:
                     batch = steps.send(self._portal.call(partial(self._async._answers, batch)))
@@ -498,19 +622,39 @@ def fetch_sync(
 
 def answer_local(get: Get) -> Answer:
     """Answer a request for a path of this machine, without any network module."""
-    from .fetch.transports.file import read_local
-
     path = get.url
     try:
         if os.path.isdir(path):
             return Answer(200, names=tuple(sorted(os.listdir(path))))
         if get.spool and os.path.isfile(path) and os.access(path, os.R_OK):
-            return Answer(200, path=path, local=True)
-        return Answer(200, body=read_local(path, get.limit))
+            if not get.sniff or get.sniff in read_head(path, SNIFF_SIZE):
+                return Answer(200, path=path, local=True)
+            return Answer(200, body=read_head(path, METADATA_LIMIT))
+        etag = _file_tag(path)
+        if etag and etag == get.etag:
+            return Answer(304, etag=etag)
+        from .fetch.transports.file import read_local  # costs 10 ms, and a current index is not read
+
+        return Answer(200, body=read_local(path, get.limit), etag=etag)
     except CachefetchError as error:
         return Answer(0, error=error)
     except OSError as error:
         return Answer(0, error=AccessError(f"cannot list {path}: {error.strerror}", context={"path": path}))
+
+
+def _file_tag(path: str) -> str | None:
+    """Return what changes whenever a file does; None where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return f"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ino:x}"
+
+
+def read_head(path: str, size: int) -> bytes:
+    """Return the first `size` bytes of a file."""
+    with open(path, "rb") as file:
+        return file.read(size)
 
 
 async def _read(transport: Transport, get: Get) -> Answer:
@@ -526,7 +670,9 @@ def _wanted(artifact: Artifact, sources: Sources, delivery: dict[str, Source]) -
     """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver."""
     from .fetch.model import Wanted
 
-    names = list(delivery) if sources.pages else [name for name in artifact.mirrors if name in delivery]
+    names = [name for name in artifact.mirrors if name in delivery]
+    if sources.pages:  # the list's own mirrors first, then those named beside it
+        names += [name for name in delivery if name not in sources.placed and name not in names]
     return Wanted(artifact.name, artifact.version, artifact.hash, tuple(delivery[name] for name in names))
 
 

@@ -27,7 +27,7 @@ class Mirror:
 
     `location` is a URL or an absolute path; `signed` one of SIGNED; `pinned` are fingerprints (40 hex digits)
     of the only keys accepted for it, () for any trusted key; `key_files` are public keys trusted for this mirror
-    alone; `origin` says where it was configured.
+    alone; `origin` says where it was configured; `view` is a named index of the mirror (Spack 1.2).
     """
 
     name: str
@@ -36,6 +36,13 @@ class Mirror:
     pinned: tuple[str, ...] = ()
     key_files: tuple[str, ...] = ()
     origin: str = ""
+    view: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the local index knows the mirror by: its location without secrets, and the view."""
+        shown = _shown(self.location)
+        return f"{shown}#{self.view}" if self.view else shown
 
 
 @frozen
@@ -80,6 +87,19 @@ def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_
     return _checked(Config(mirrors=tuple(mirrors.values()), origins=origins, **values))
 
 
+def spack_mirrors(environ: Mapping[str, str] | None = None) -> tuple[Mirror, ...]:
+    """Return the binary mirrors of Spack's own configuration, in its order; () where Spack is not configured.
+
+    Raises:
+        ConfigError: a mirrors.yaml that cannot be read; names it.
+    """
+    env = os.environ if environ is None else environ
+    from .spack_config import read_mirrors, scope_files
+
+    files = scope_files(env)
+    return read_mirrors(files, env) if files else ()
+
+
 def mirror_from_argument(
     text: str, config: Config, *, unsigned: bool = False, key_files: tuple[str, ...] = ()
 ) -> Mirror:
@@ -99,6 +119,7 @@ def mirror_from_argument(
         known.pinned,
         (*known.key_files, *key_files),
         known.origin,
+        known.view,
     )
 
 
@@ -115,7 +136,7 @@ def absolute(location: str) -> str:
 
 def _shown(location: str) -> str:
     """Return a location as messages and documents show it: a URL without user, password and query."""
-    if "://" not in location:
+    if "://" not in location or not set("@?#") & set(location):
         return location
     from .fetch.transports import redact
 
@@ -167,11 +188,11 @@ def _table(value: Any, path: str, name: str) -> dict[str, Any]:
 
 
 def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
-    unknown = set(table) - {"url", "signed", "keys", "key_files"}
+    unknown = set(table) - {"url", "signed", "keys", "key_files", "view"}
     if unknown:
         raise ConfigError(
             f"{path}: unknown setting mirrors.{name}.{min(unknown)}",
-            hint="known: url, signed, keys, key_files",
+            hint="known: url, signed, keys, key_files, view",
         )
     url = table.get("url")
     if not isinstance(url, str) or not url:
@@ -188,7 +209,10 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
         (key for key in pinned if len(key) not in (40, 64) or set(key) - set("0123456789ABCDEF")), None
     ):
         raise ConfigError(f"{path}: mirrors.{name}.keys: {bad} is no full fingerprint (40 hex digits)")
-    return Mirror(name, absolute(url), signed, pinned, tuple(absolute(f) for f in files), path)
+    view = table.get("view", "")
+    if not isinstance(view, str) or "/" in view:
+        raise ConfigError(f"{path}: mirrors.{name}.view must be the name of a view")
+    return Mirror(name, absolute(url), signed, pinned, tuple(absolute(f) for f in files), path, view)
 
 
 def _checked(config: Config) -> Config:

@@ -8,39 +8,119 @@ needs it, and an async one. The local index (`IndexStore`) is used directly: it 
 from __future__ import annotations
 
 import os
+import time
 
 from .errors import FormatError, NoUsableMirrorError, UsageError
 from .resolver.index.query import PageSource, Specs
-from .resolver.index.readers import Get, Known, Reading, detect
+from .resolver.index.readers import CATALOGUE_FILE, LISTS, PAGE_DATA_FILE, Get, Known, Reading, detect
 from .resolver.resolution import MirrorState
-from .values import frozen
+from .values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
     from .config import Config, Mirror
     from .resolver.index.query import SpecSource
     from .resolver.index.readers import Answer, Reader
-    from .resolver.index.store import IndexStore, StoredIndex
+    from .resolver.index.store import IndexStore, Lock, StoredIndex
+    from .resolver.model import Record
+
+    #: State, specs, and what was read just now (None when the store was enough).
+    _Found = tuple[MirrorState, SpecSource | None, Reading | None]
 
     T = TypeVar("T")
-    #: A batch of requests is yielded, the answers in the same order are sent.
-    Steps = Generator[tuple[Get, ...], tuple[Answer, ...], T]
+    #: A batch of requests is yielded, the answers in the same order are sent. A Pause waits, and is sent ().
+    Steps = Generator["tuple[Get, ...] | Pause", "tuple[Answer, ...]", T]
+
+#: Formats that the fetch engine can fetch binaries from.
+DELIVERS = ("v3",)
+#: Endings of documents that list binaries and hold none.
+_LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig", f"/{PAGE_DATA_FILE}", f"/{CATALOGUE_FILE}")
+_POLL_S = 0.02
+
+
+@frozen
+class Pause:
+    """In place of a batch of requests: go on after so many seconds."""
+
+    seconds: float
+
+
+@frozen
+class IndexFacts:
+    """One local index: where it came from, how old it is, and whether it is whole.
+
+    `broken` counts records that cannot be read, as far as that was looked at; `damaged` is True when a check found that
+    the bytes are not those that were stored.
+    """
+
+    mirror: str
+    location: str
+    kind: str
+    version: str
+    specs: int
+    size: int
+    age_s: float
+    sha256: str
+    etag: str
+    broken: int
+    damaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `indexes` entry."""
+        return {**{name: getattr(self, name) for name in self.__match_args__}, "age_s": round(self.age_s, 1)}
+
+
+def index_facts(store: IndexStore, *, check: bool = False) -> tuple[IndexFacts, ...]:
+    """Return what is stored, by location; `check` decodes and hashes all of it."""
+    found = []
+    for index in store.stored():
+        meta = index.meta
+        broken, whole = index.check() if check else (int(meta.get("broken", "0")), index.body_is_current())
+        found.append(
+            IndexFacts(
+                index.mirror,
+                meta["location"],
+                meta["kind"],
+                meta["version"],
+                index.count(),
+                int(meta["size"]),
+                index.age(),
+                meta["sha256"],
+                meta.get("etag", ""),
+                broken,
+                not whole,
+            )
+        )
+        index.close()
+    return tuple(found)
 
 
 @frozen
 class Sources:
     """The specs of all mirrors, the state of each, and the mirrors that deliver binaries.
 
-    `pages` is True when cache pages are the spec index: the other mirrors' indexes are then not read.
+    `pages` is True when lists (cache pages, lock files) are the spec index: the other mirrors' indexes are then not
+    read. `placed` are the names of delivering mirrors that come from a catalogue: they deliver only what names them.
     """
 
     specs: Specs
     states: tuple[MirrorState, ...]
     deliver: tuple[Mirror, ...]
     pages: bool
+    placed: frozenset[str] = frozenset()
+
+    def current_states(self) -> tuple[MirrorState, ...]:
+        """Return the states with what came out while records were decoded: how many had to be skipped."""
+        skipped = self.specs.skipped()
+        return tuple(
+            changed(state, detail=f"{skipped[state.mirror]} unreadable records skipped")
+            if skipped.get(state.mirror) and not state.detail
+            else state
+            for state in self.states
+        )
 
 
 def open_sources(
@@ -63,37 +143,106 @@ def open_sources(
             hint="name one with -m URL|DIRECTORY|PAGE.md, or put it into the config file: "
             f'[mirrors.NAME] url = "..." in {os.path.join(config.config_dir, "config.toml")}',
         )
-    unique = tuple({mirror.location: mirror for mirror in reversed(mirrors)}.values())[::-1]
-    paged = yield from _page_like(unique)
-    first = [mirror for mirror in unique if mirror.location in paged] or list(unique)
+    unique = tuple({mirror.key: mirror for mirror in reversed(mirrors)}.values())[::-1]
+    listed = yield from _lists(unique)
+    first = [mirror for mirror in unique if mirror.key in listed] or list(unique)
     found = yield from _read_all(first, config, store, refresh=refresh, offline=offline)
-    pages = any(state.kind in ("page", "pages") and source for state, source in found.values())
-    if paged and not pages:  # what looked like pages was none: ask the others after all
+    pages = any(state.kind in LISTS and source for state, source, _ in found.values())
+    if listed and not pages:  # what looked like lists was none: ask the others after all
         rest = [mirror for mirror in unique if mirror not in first]
         found.update((yield from _read_all(rest, config, store, refresh=refresh, offline=offline)))
-    states = tuple(found[m.location][0] if m.location in found else _not_read(m) for m in unique)
+    states = tuple(found[m.key][0] if m.key in found else _not_read(m) for m in unique)
     if not any(state.usable for state in states):
         raise _none_usable(states)
-    if pages:
-        used = [source for state, source in found.values() if source and state.kind in ("page", "pages")]
-        deliver = tuple(m for m in unique if m.location not in found or found[m.location][0].kind == "v3")
-    else:
-        used = [source for _, source in found.values() if source]
-        deliver = tuple(m for m in unique if found[m.location][0].usable)
-    return Sources(Specs(used), states, deliver, pages)
+    return _assembled(unique, found, states, pages)
 
 
-def _page_like(mirrors: Sequence[Mirror]) -> Steps[frozenset[str]]:
-    """Return the locations that look like cache pages, when there are other mirrors beside them."""
+def open_known(mirrors: Sequence[Mirror], wanted: Sequence[tuple[str, str, str]]) -> Steps[Sources | None]:
+    """Read specs by (name, version, hash) from their manifests: no index is read. None when one is not found so.
+
+    Which mirrors have the dependencies shows when they are fetched: all are named for them.
+    """
+    from .resolver.index.readers.spec import read_known
+
+    unique = tuple({mirror.key: mirror for mirror in reversed(mirrors)}.values())[::-1]
+    asked = [(mirror, each) for mirror in unique if _holds_manifests(mirror) for each in wanted]
+    readings = yield from gather([read_known(mirror.location, *each) for mirror, each in asked])
+    records: dict[str, list[Record]] = {}
+    seen: set[str] = set()
+    for (mirror, each), reading in zip(asked, readings, strict=True):
+        if reading.records:
+            seen.add(each[2])
+            records.setdefault(mirror.name, []).extend(reading.records)
+    if not wanted or len(seen) < len({each[2] for each in wanted}):
+        return None
+    names = tuple(records)
+    sources = [PageSource(name, found, mirrors=names) for name, found in records.items()]
+    states = tuple(
+        MirrorState(m.name, "v3", "not-read", "the hash is known: its manifest was read, no index")
+        for m in unique
+    )
+    return Sources(Specs(sources), states, tuple(m for m in unique if m.name in records), False)
+
+
+def _holds_manifests(mirror: Mirror) -> bool:
+    """Return True for what may be a v3 mirror by its name."""
+    return not mirror.location.endswith((*_LIST_NAMES, ".json")) and not mirror.location.startswith("oci")
+
+
+def _assembled(
+    unique: Sequence[Mirror], found: Mapping[str, _Found], states: tuple[MirrorState, ...], pages: bool
+) -> Sources:
+    """Put together what was read."""
+    if not pages:
+        used = [source for _, source, _ in found.values() if source]
+        deliver = tuple(m for m in unique if found[m.key][0].usable and found[m.key][0].kind in DELIVERS)
+        return Sources(Specs(used), states, deliver, False)
+    read = [(state, source, reading) for state, source, reading in found.values() if state.kind in LISTS]
+    deliver = tuple(m for m in unique if m.key not in found or found[m.key][0].kind in DELIVERS)
+    catalogues = [
+        (m, found[m.key][2]) for m in unique if m.key in found and found[m.key][0].kind == "catalogue"
+    ]
+    placed: dict[str, Mirror] = {}
+    sources: list[SpecSource] = []
+    for state, source, reading in read:
+        if source is None:
+            continue
+        for mirror, catalogue in catalogues:
+            if reading and catalogue:
+                source = PageSource(state.mirror, _place(reading, catalogue, mirror, placed))
+        sources.append(source)
+    return Sources(Specs(sources), states, (*deliver, *placed.values()), True, frozenset(placed))
+
+
+def _place(
+    reading: Reading, catalogue: Reading, origin: Mirror, placed: dict[str, Mirror]
+) -> Iterator[Record]:
+    """Yield the records of a page with the mirrors of their stacks, and collect those mirrors in `placed`."""
+    from .resolver.index.readers.catalogue import places_for
+
+    for record in reading.records:
+        names = []
+        for place in places_for(catalogue.places, reading.release, record.stacks):
+            name = f"{place.ref}/{place.label}"
+            names.append(name)
+            # The policy of the catalogue holds for the mirrors that it names.
+            placed.setdefault(name, changed(origin, name=name, location=place.url))
+        yield changed(record, mirrors=tuple(names))
+
+
+def _lists(mirrors: Sequence[Mirror]) -> Steps[frozenset[str]]:
+    """Return the keys of mirrors that look like lists of binaries, when there are other mirrors beside them."""
     if len(mirrors) < 2:
         return frozenset()
-    found = {mirror.location for mirror in mirrors if mirror.location.endswith(".md")}
-    local = [m for m in mirrors if "://" not in m.location and not m.location.endswith((".md", ".json"))]
+    found = {mirror.key for mirror in mirrors if mirror.location.endswith(_LIST_NAMES)}
+    local = [
+        m for m in mirrors if "://" not in m.location and not m.location.endswith((".md", ".json", ".lock"))
+    ]
     answers = yield tuple(Get(mirror.location) for mirror in local)
     for mirror, answer in zip(local, answers, strict=True):
         names = answer.names or ()
-        if "v3" not in names and any(name.endswith(".md") for name in names):
-            found.add(mirror.location)
+        if not {"v3", "build_cache"}.intersection(names) and any(name.endswith(".md") for name in names):
+            found.add(mirror.key)
     return frozenset(found)
 
 
@@ -104,33 +253,84 @@ def _read_all(
     *,
     refresh: bool,
     offline: bool,
-) -> Steps[dict[str, tuple[MirrorState, SpecSource | None]]]:
-    """Read several mirrors side by side."""
-    # Pages are small and decoded at each run: they have no stored form, and need no SQLite.
-    stored = {
-        mirror.location: None
-        if mirror.location.endswith(".md")
-        else store().load(mirror.location, mirror.name)
-        for mirror in mirrors
-    }
-    found: dict[str, tuple[MirrorState, SpecSource | None]] = {}
-    asked: list[tuple[Mirror, Reader]] = []
-    for mirror in mirrors:
-        index = stored[mirror.location]
-        if index and "://" in mirror.location and not refresh and (offline or index.age() < config.max_age):
-            word = "fresh" if index.age() < config.max_age else "stale-ok"
-            found[mirror.location] = (_state(mirror, index, word), index)
-            continue
-        if index and index.meta["kind"] == "bare" and "://" not in mirror.location:
-            # `load` has just compared the file's size, time and inode: asking again would tell no more.
-            found[mirror.location] = (_state(mirror, index, "fresh", age=0.0), index)
-            continue
-        known = Known(index.meta["sha256"], index.meta.get("etag") or None) if index else None
-        asked.append((mirror, detect.read(mirror.location, known, index.meta["kind"] if index else "")))
-    readings = yield from gather([reader for _, reader in asked])
-    for (mirror, _), reading in zip(asked, readings, strict=True):
-        found[mirror.location] = _settle(mirror, reading, stored[mirror.location], store)
-    return found
+) -> Steps[dict[str, _Found]]:
+    """Read several mirrors side by side, those that are stale one process at a time."""
+    found: dict[str, _Found] = {}
+    locks: dict[str, Lock] = {}
+    try:
+        asked: list[tuple[Mirror, StoredIndex | None, Reader]] = []
+        for mirror in sorted(
+            mirrors, key=lambda mirror: mirror.key
+        ):  # one order for all: no two wait for each other
+            # Lists are small and decoded at each run: they have no stored form, and need no SQLite.
+            index = None if mirror.location.endswith(_LIST_NAMES) else store().load(mirror.key, mirror.name)
+            ready = _ready(mirror, index, config, refresh=refresh, offline=offline)
+            if (
+                ready is None
+                and _remote(mirror)
+                and not offline
+                and not mirror.location.endswith(_LIST_NAMES)
+            ):
+                since = time.time()
+                locks[mirror.key] = yield from _locked(mirror, store())
+                index = store().load(mirror.key, mirror.name)  # who had the lock may have read it for us
+                again = refresh and not (index and float(index.meta["checked"]) >= since)
+                ready = _ready(mirror, index, config, refresh=again, offline=offline)
+            if ready is not None:
+                found[mirror.key] = ready
+                continue
+            known = Known(index.meta["sha256"], index.meta.get("etag") or None) if index else None
+            kind = index.meta["kind"] if index else ""
+            asked.append((mirror, index, detect.read(mirror.location, known, kind, mirror.view)))
+        readings = yield from gather([reader for _, _, reader in asked])
+        for (mirror, index, _), reading in zip(asked, readings, strict=True):
+            if reading.index_path and mirror.key not in locks:
+                locks[mirror.key] = yield from _locked(mirror, store())
+                now = store().load(mirror.key, mirror.name)
+                if now and now.meta["kind"] == reading.kind and now.meta["sha256"] == _digest(reading, now):
+                    found[mirror.key] = (_state(mirror, now, "fresh", age=0.0), now, reading)
+                    continue
+            found[mirror.key] = _settle(mirror, reading, index, store)
+    finally:
+        for lock in locks.values():
+            lock.release()
+    return {mirror.key: found[mirror.key] for mirror in mirrors}
+
+
+def _ready(
+    mirror: Mirror, index: StoredIndex | None, config: Config, *, refresh: bool, offline: bool
+) -> _Found | None:
+    """Return what the store has when that is enough, None when the mirror must be asked."""
+    if index is None:
+        return None
+    if _remote(mirror):
+        if refresh or not (offline or index.age() < config.max_age):
+            return None
+        word = "fresh" if index.age() < config.max_age else "stale-ok"
+        return _state(mirror, index, word), index, None
+    if index.meta["kind"] in ("bare", "v2") and not refresh:
+        # `load` has just compared the file's size, time and inode: asking again would tell no more.
+        return _state(mirror, index, "fresh", age=0.0), index, None
+    return None
+
+
+def _locked(mirror: Mirror, store: IndexStore) -> Steps[Lock]:
+    """Wait until this process is the only one that reads the mirror anew."""
+    while (lock := store.lock(mirror.key)) is None:
+        yield Pause(_POLL_S)
+    return lock
+
+
+def _digest(reading: Reading, stored: StoredIndex) -> str:
+    """Return the digest that a stored index must have to be what the reading found.
+
+    A local index without a promised digest is the same file: `load` has compared it.
+    """
+    return reading.index_sha256 or (stored.meta["sha256"] if reading.index_local else "")
+
+
+def _remote(mirror: Mirror) -> bool:
+    return "://" in mirror.location
 
 
 def gather(readers: Sequence[Reader]) -> Steps[list[Reading]]:
@@ -153,32 +353,32 @@ def gather(readers: Sequence[Reader]) -> Steps[list[Reading]]:
 
 def _settle(
     mirror: Mirror, reading: Reading, stored: StoredIndex | None, store: Callable[[], IndexStore]
-) -> tuple[MirrorState, SpecSource | None]:
+) -> _Found:
     """Turn a reading into the mirror's state and its specs, filling the local index when it is stale."""
     if reading.unchanged and stored:
-        if "://" in mirror.location:
+        if _remote(mirror) or reading.etag != stored.meta.get("etag"):
             stored.touch(reading.etag)
-        return _state(mirror, stored, "fresh", age=0.0), stored
+        return _state(mirror, stored, "fresh", age=0.0), stored, reading
     if reading.index_path:
         return _ingest(mirror, reading, store())
     if reading.records:
         source = PageSource(mirror.name, reading.records)
         state = MirrorState(mirror.name, reading.kind, reading.state, reading.detail, source.count(), 0.0)
-        return state, source
+        return state, source, reading
     if stored and reading.state == "unreachable":
-        return _state(mirror, stored, "stale-ok", reading.detail), stored
-    return MirrorState(mirror.name, reading.kind, reading.state, reading.detail), None
+        return _state(mirror, stored, "stale-ok", reading.detail), stored, reading
+    return MirrorState(mirror.name, reading.kind, reading.state, reading.detail), None, reading
 
 
-def _ingest(mirror: Mirror, reading: Reading, store: IndexStore) -> tuple[MirrorState, SpecSource | None]:
+def _ingest(mirror: Mirror, reading: Reading, store: IndexStore) -> _Found:
     assert reading.index_path
     try:
         index = store.ingest(
-            mirror.location,
+            mirror.key,
             mirror.name,
             reading.index_path,
             local=reading.index_local,
-            meta={"kind": reading.kind, "etag": reading.etag or ""},
+            meta={"kind": reading.kind, "etag": reading.etag or "", "promised": reading.index_promised},
             sha256=reading.index_sha256,
             size=reading.index_size,
         )
@@ -186,8 +386,8 @@ def _ingest(mirror: Mirror, reading: Reading, store: IndexStore) -> tuple[Mirror
         state = error.context.get("state", "corrupt")
         if not reading.index_local:
             os.unlink(reading.index_path)
-        return MirrorState(mirror.name, reading.kind, state, error.message), None
-    return _state(mirror, index, "fresh", age=0.0), index
+        return MirrorState(mirror.name, reading.kind, state, error.message), None, reading
+    return _state(mirror, index, "fresh", age=0.0), index, reading
 
 
 def _state(
@@ -196,6 +396,8 @@ def _state(
     broken = int(index.meta.get("broken", "0"))
     if broken and not detail:
         detail = f"{broken} unreadable records skipped"
+    if index.meta.get("promised") and index.meta["promised"] != index.meta["sha256"] and not detail:
+        detail = "index.json.hash does not fit index.json: one of them is old"
     count = index.count()
     if not count and word == "fresh":
         word = "empty"
@@ -205,13 +407,13 @@ def _state(
 
 
 def _not_read(mirror: Mirror) -> MirrorState:
-    return MirrorState(mirror.name, "", "not-read", "delivers what the page names; its index is not needed")
+    return MirrorState(mirror.name, "", "not-read", "delivers what the list names; its index is not needed")
 
 
 def _none_usable(states: Sequence[MirrorState]) -> NoUsableMirrorError:
     lines = "; ".join(f"{s.mirror} is {s.state}" + (f": {s.detail}" if s.detail else "") for s in states)
     return NoUsableMirrorError(
         f"no mirror could be read: {lines}",
-        hint="check the URL or path: a mirror is the directory above v3/, or a cache.spack.io page (specs.md)",
+        hint="check the URL or path: a mirror is the directory above v3/ or build_cache/, or a cache page (specs.md)",
         context={"mirrors": [state.to_dict() for state in states]},
     )

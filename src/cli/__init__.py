@@ -15,7 +15,12 @@ COMMANDS = {
     "resolve": ("resolve", "choose the best binary for this host, and say why"),
     "fetch": ("fetch", "fetch and verify binaries with their link and run dependencies"),
     "list": ("listing", "list what the mirrors hold"),
+    "show": ("show", "show one binary, its dependencies, and where it can be had"),
+    "mirror": ("mirror", "add, remove or list mirrors, or ask each for its state"),
+    "index": ("index", "show or renew the local copies of the mirrors' indexes"),
+    "doctor": ("doctor", "check this installation, or say what a URL or directory is"),
     "key": ("key", "list, trust or untrust public keys"),
+    "completion": ("completion", "print the completion script of a shell"),
 }
 
 _HELP = """usage: cachefetch COMMAND [OPTION...] [ARGUMENT...]

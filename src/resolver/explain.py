@@ -4,9 +4,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
-    from .model import Host
+    from .model import Host, Mismatch, Node
     from .resolution import Artifact, MirrorState, Other, Rejection, Resolution, Root
 
 #: What a reason code says about a candidate; {have} and {need} are the values of the rejection.
@@ -97,12 +98,34 @@ def host_line(host: Host) -> str:
 
 def mirror_line(state: MirrorState) -> str:
     """Return what is known about one mirror in a line."""
-    text = f"{state.mirror}: {state.state}"
-    if state.usable and state.state != "not-read":
-        text += f", {state.specs} specs"
-    if state.age is not None:
-        text += f", asked {state.age:.0f} s ago"
-    return text + (f" ({state.detail})" if state.detail else "")
+    return state_line(state.to_dict())
+
+
+def state_line(state: Mapping[str, Any]) -> str:
+    """Return the same line for a `mirrors` entry of a document."""
+    text = f"{state['mirror']}: {state['state']}"
+    if state["kind"] and state["state"] in ("fresh", "stale-ok", "empty"):
+        text += f", {state['specs']} specs"
+    if state["age_s"] is not None:
+        text += f", asked {state['age_s']:.0f} s ago"
+    return text + (f" ({state['detail']})" if state["detail"] else "")
+
+
+def reason_text(problem: Mismatch) -> str:
+    """Return what a mismatch says about a candidate."""
+    return MESSAGES.get(problem.code, problem.code).format(have=problem.have, need=problem.need)
+
+
+def variants_text(node: Node) -> str:
+    """Return the variants and compiler flags of a node as Spack prints them: ``+shared~ipo build_system=cmake``."""
+    switches, values = "", []
+    for name, value in sorted(node.variants.items()):
+        if isinstance(value, bool):
+            switches += ("+" if value else "~") + name
+        else:
+            values.append(f"{name}={value if isinstance(value, str) else ','.join(value)}")
+    values += [f"{name}='{' '.join(words)}'" for name, words in sorted(node.flags.items()) if words]
+    return " ".join([text for text in (switches, *values) if text])
 
 
 def explain(resolution: Resolution, *, everything: bool = False) -> str:

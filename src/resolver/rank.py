@@ -89,9 +89,19 @@ def closure_of_choice(context: Context, root: Root) -> Closure | None:
     return context.closure(node) if node else None
 
 
+def own_problems(record: Record, context: Context) -> tuple[Mismatch, ...]:
+    """Return the reasons against a candidate that its own attributes give; its closure is not looked at."""
+    return tuple(problem for gate in OWN_GATES for problem in gate(record, context))
+
+
+def problems(record: Record, context: Context) -> tuple[Mismatch, ...]:
+    """Return every reason against a candidate."""
+    return tuple(_problems(record, context))
+
+
 def _problems(record: Record, context: Context) -> list[Mismatch]:
     """Return every reason against a candidate; closure gates are asked only when its own attributes fit."""
-    found = [problem for gate in OWN_GATES for problem in gate(record, context)]
+    found = list(own_problems(record, context))
     if not found:
         found = [problem for gate in CLOSURE_GATES for problem in gate(record, context)]
     return found

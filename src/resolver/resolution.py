@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from ..values import frozen
+from ..values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .model import Host, Libc
+    from .model import Edge, Host, Libc, Mismatch, Node
 
 #: `Resolution.status` values and the exit codes that go with them (docs/cli.md).
 EXIT_CODES = {"ok": 0, "no-candidate": 3, "incomplete": 4, "conflict": 5}
@@ -211,15 +211,81 @@ class Resolution:
 
 @frozen
 class Listing:
-    """What the mirrors hold: specs sorted by name, version and hash, and the state of each mirror."""
+    """What the mirrors hold: specs sorted by name, version and hash, and the state of each mirror.
+
+    `unusable` has the first reason against each spec that cannot run on the host that was asked about, by hash.
+    `nodes` are the nodes of the specs, in the same order.
+    """
 
     specs: tuple[Artifact, ...]
     mirrors: tuple[MirrorState, ...]
+    unusable: Mapping[str, Mismatch] = {}
+    nodes: tuple[Node, ...] = ()
+    host: Host | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ``cachefetch/list/1`` document."""
+        """Return the ``cachefetch/list/1`` document; `usable` is null where no host was asked about."""
         return {
             "schema": "cachefetch/list/1",
-            "specs": [artifact.to_dict() for artifact in self.specs],
+            "specs": [{**artifact.to_dict(), **self._verdict(artifact.hash)} for artifact in self.specs],
+            "mirrors": [state.to_dict() for state in self.mirrors],
+        }
+
+    def only_usable(self) -> Listing:
+        """Return the listing without what cannot run on the host that was asked about."""
+        kept = [number for number, artifact in enumerate(self.specs) if artifact.hash not in self.unusable]
+        specs, nodes = (tuple(values[number] for number in kept) for values in (self.specs, self.nodes))
+        return changed(self, specs=specs, nodes=nodes, unusable={})
+
+    def _verdict(self, hash: str) -> dict[str, Any]:
+        problem = self.unusable.get(hash)
+        reason = {"reason": problem.code, "have": problem.have, "need": problem.need} if problem else None
+        return {"usable": None if self.host is None else problem is None, "unusable": reason}
+
+
+@frozen
+class Shown:
+    """One binary with all that is known of it.
+
+    `problems` are the reasons against it on the host; `closure` are its link and run dependencies without itself,
+    `build` the direct dependencies that only the build needed.
+    """
+
+    artifact: Artifact
+    node: Node
+    problems: tuple[Mismatch, ...]
+    stacks: tuple[str, ...]
+    closure: tuple[Artifact, ...]
+    closure_known: bool
+    build: tuple[Edge, ...]
+    host_provides: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    mirrors: tuple[MirrorState, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/show/1`` document."""
+        node = self.node
+        return {
+            "schema": "cachefetch/show/1",
+            "spec": {
+                **self.artifact.to_dict(),
+                "namespace": node.namespace,
+                "variants": {k: list(v) if isinstance(v, tuple) else v for k, v in node.variants.items()},
+                "flags": {key: list(values) for key, values in node.flags.items()},
+                "format": node.format,
+                "external": node.external,
+                "build_spec": node.build_spec,
+                "provides": list(node.provided),
+                "stacks": list(self.stacks),
+                "dependencies": [
+                    {"name": e.name, "hash": e.hash, "types": list(e.types), "virtuals": list(e.virtuals)}
+                    for e in node.edges
+                ],
+            },
+            "problems": [{"reason": p.code, "have": p.have, "need": p.need} for p in self.problems],
+            "closure": [artifact.brief() for artifact in self.closure],
+            "closure_known": self.closure_known,
+            "host_provides": list(self.host_provides),
+            "missing": [node.to_dict() for node in self.missing],
             "mirrors": [state.to_dict() for state in self.mirrors],
         }

@@ -23,6 +23,8 @@ LAYERS = {
     "answers": 3,
     "sources": 3,
     "config": 3,
+    "spack_config": 3,
+    "config_edit": 3,
     "": 3,  # the package itself: lazy exports of the public names
     "cli": 4,
     "__main__": 4,

@@ -129,11 +129,19 @@ def _http(limits: Limits) -> Transport:
     return HttpTransport(limits)
 
 
+def _oci(limits: Limits) -> Transport:
+    from .oci import OciTransport
+
+    return OciTransport(limits)
+
+
 #: One line for each scheme.
 _SCHEMES: dict[str, Callable[[Limits], Transport]] = {
     "file": _file,
     "http": _http,
     "https": _http,
+    "oci": _oci,
+    "oci+http": _oci,
 }
 
 

@@ -8,6 +8,7 @@ from ..model import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from typing import Protocol
 
     from ..model import Node
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
         mirror: str
 
         def close(self) -> None: ...  # noqa: D102 -- see StoredIndex
+        @property
+        def skipped(self) -> AbstractSet[str]: ...  # noqa: D102
+
         def count(self) -> int: ...  # noqa: D102 -- see StoredIndex
         def names(self) -> Iterable[str]: ...  # noqa: D102
         def named(self, name: str) -> Sequence[Record]: ...  # noqa: D102
@@ -32,18 +36,23 @@ class PageSource:
     Args:
         mirror: the name of the page or directory of pages.
         records: what the reader found.
+        mirrors: names of the mirrors that may hold the binaries, for records that name none; () for `mirror`.
     """
 
-    def __init__(self, mirror: str, records: Iterable[Record]) -> None:
+    def __init__(self, mirror: str, records: Iterable[Record], mirrors: tuple[str, ...] = ()) -> None:
         self.mirror = mirror
-        self._records = {r.node.hash: changed(r, mirrors=(mirror,)) for r in records}
+        self.skipped: frozenset[str] = frozenset()
+        holders = mirrors or (mirror,)
+        self._records = {
+            r.node.hash: changed(r, mirrors=(r.mirrors or holders) if r.has_binary else ()) for r in records
+        }
 
     def close(self) -> None:
         """Nothing is open."""
 
     def count(self) -> int:
-        """Number of specs."""
-        return len(self._records)
+        """Number of specs that have a binary."""
+        return sum(record.has_binary for record in self._records.values())
 
     def names(self) -> list[str]:
         """All package names, sorted."""
@@ -86,6 +95,10 @@ class Specs:
     def count(self) -> int:
         """Number of specs with a binary, counted per mirror."""
         return sum(source.count() for source in self._sources)
+
+    def skipped(self) -> dict[str, int]:
+        """Number of records by mirror that were asked for and cannot be read."""
+        return {source.mirror: len(source.skipped) for source in self._sources if source.skipped}
 
     def names(self) -> list[str]:
         """All package names, sorted."""

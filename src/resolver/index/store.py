@@ -2,7 +2,8 @@
 
 One directory a mirror below ``<cache>/index``: ``index.json`` (unless the mirror is local: then the mirror's
 own file is used where it lies) and ``sidecar.sqlite``. Both are written under a temporary name and renamed, so
-a crash leaves the old state or the new one. Anything unreadable is dropped and fetched again.
+a crash leaves the old state or the new one. Anything unreadable is dropped and read again. One process at a time
+changes a mirror's directory (`IndexStore.lock`); readers never wait: they keep what they have opened.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from .splitter import Row
 
 #: Changes whenever the tables below do; an older sidecar is built anew.
-SCHEMA = "1"
+SCHEMA = "2"
 _CHUNK = 1 << 20
+#: Seconds after which a download in the store can only be what a killed run left.
+_LEFTOVER_S = 86400.0
+#: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
+_NEWEST_SPECFILE = 6
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE pkg(id INTEGER PRIMARY KEY, name TEXT UNIQUE);
@@ -55,16 +60,65 @@ class IndexStore:
     def load(self, location: str, mirror: str) -> StoredIndex | None:
         """Return the stored index of the mirror, or None when there is none that can be used."""
         path = os.path.join(self.directory(location), "sidecar.sqlite")
-        if not os.path.exists(path):
-            return None
-        try:
-            index = StoredIndex(path, mirror)
-        except (sqlite3.Error, OSError, KeyError, ValueError):
-            return None
-        if index.meta.get("location") != location or not index.body_is_current():
+        for _ in range(2):  # another process may replace both files between our opening of the two
+            if not os.path.exists(path):
+                return None
+            try:
+                index = StoredIndex(path, mirror)
+            except (sqlite3.Error, OSError, KeyError, ValueError):
+                continue
+            if index.meta.get("location") == location and index.body_is_current():
+                return index
             index.close()
+        return None
+
+    def lock(self, location: str) -> Lock | None:
+        """Try to become the one process (and task) that reads the mirror anew.
+
+        Returns:
+            A lock to `release`, or None while somebody else has it. Where there can be no lock, such as on a read-only
+            store, the lock is an empty one: then nothing can be written either.
+        """
+        import fcntl
+
+        directory = self.directory(location)
+        try:
+            os.makedirs(directory, exist_ok=True)
+            descriptor = os.open(
+                os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+            )
+        except OSError:
+            return Lock(None)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
             return None
-        return index
+        except OSError:  # a file system without flock
+            os.close(descriptor)
+            return Lock(None)
+        return Lock(descriptor)
+
+    def drop(self, location: str) -> None:
+        """Forget the stored index of a mirror: the next use reads it anew. Nothing happens on a read-only store."""
+        for name in ("sidecar.sqlite", "sidecar.sqlite-journal"):
+            _remove(os.path.join(self.directory(location), name))
+
+    def stored(self) -> list[StoredIndex]:
+        """Return every index in the store that can be read, by location; the caller closes them."""
+        found = []
+        try:
+            names = os.listdir(self.root)
+        except OSError:
+            return []
+        for name in names:
+            try:
+                index = StoredIndex(os.path.join(self.root, name, "sidecar.sqlite"), "")
+            except (sqlite3.Error, OSError, KeyError, ValueError):
+                continue
+            index.mirror = index.meta.get("mirror", name)
+            found.append(index)
+        return sorted(found, key=lambda index: index.meta["location"])
 
     def ingest(
         self,
@@ -92,26 +146,25 @@ class IndexStore:
             FormatError: not an index, or its digest differs; nothing is changed.
             StoreError: the store cannot be written.
         """
-        version, rows, broken, digest = _read_rows(body, mirror)
-        if sha256 is not None and digest != sha256:
-            length = os.path.getsize(body)
-            promised = f" and {size} bytes" if size is not None else ""
-            raise FormatError(
-                f"the index of {mirror} hashes to {digest} ({length} bytes); its manifest promises {sha256}{promised}",
-                hint="the mirror is damaged or its index is being rewritten; try again or tell its admin",
-                context={"mirror": mirror, "expected": sha256, "got": digest},
-            )
+        split, digest = _split_and_hash(body)
+        _check_digest(
+            mirror, body, digest, sha256, size
+        )  # before the slow path spends its time on a damaged file
+        version, rows, broken = split or _read_slowly(body, mirror)
         specfile_of_database(version)  # refuses a database that is too old or too new, by version
         directory = self.directory(location)
         try:
             os.makedirs(directory, exist_ok=True)
+            _drop_leftovers(directory, "sidecar.sqlite.")
             if not local:
+                _sync(body)
                 target = os.path.join(directory, f"index-{digest[:16]}.json")
                 os.replace(body, target)
                 body = target
             facts = {
                 **meta,
                 "location": location,
+                "mirror": mirror,
                 "version": version,
                 "sha256": digest,
                 "body": body,
@@ -136,6 +189,7 @@ class IndexStore:
         directory = os.path.join(self.root, "incoming")
         try:
             os.makedirs(directory, exist_ok=True)
+            _drop_leftovers(directory, "download-")
         except OSError as error:
             raise StoreError(
                 f"cannot create {directory}: {error.strerror}",
@@ -145,24 +199,45 @@ class IndexStore:
         return os.path.join(directory, f"download-{os.getpid()}-{time.monotonic_ns():x}")
 
 
+class Lock:
+    """An exclusive lock on one mirror's directory, also given up when the process ends."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let the next one in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class StoredIndex:
     """One mirror's index on disk; decodes only the records that are asked for.
 
     Attributes:
         mirror: name of the mirror.
         meta: facts of the sidecar: location, kind, version, sha256, etag, checked (Unix time), ...
+        skipped: hashes of records that were asked for and cannot be read.
     """
 
     def __init__(self, path: str, mirror: str) -> None:
         self.mirror = mirror
+        self.skipped: set[str] = set()
         self._path = path
         self._body: int | None = None
         # Read only and used by one task at a time, but not always from the thread that opened it.
         self._db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, check_same_thread=False)
-        self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta"))
-        if self.meta.get("schema") != SCHEMA:
-            raise ValueError("sidecar of another version")
-        self._specfile = specfile_of_database(self.meta["version"])
+        try:
+            self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta"))
+            if self.meta.get("schema") != SCHEMA:
+                raise ValueError("sidecar of another version")
+            self._specfile = specfile_of_database(self.meta["version"])
+            # Opened now: another process may put a newer index in its place at any time.
+            self._body = os.open(self.meta["body"], os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the files."""
@@ -172,7 +247,7 @@ class StoredIndex:
             self._body = None
 
     def __del__(self) -> None:
-        # For whoever drops the last reference in place of closing; closing twice is harmless.
+        # An index that another one has replaced has no owner who would close it.
         if hasattr(self, "_db"):
             self.close()
 
@@ -182,6 +257,18 @@ class StoredIndex:
             return all(self.meta[key] == value for key, value in _stat_facts(self.meta["body"]).items())
         except (OSError, KeyError):
             return False
+
+    def check(self) -> tuple[int, bool]:
+        """Decode every record and hash the index again: (records that cannot be read, digest is as it was)."""
+        from hashlib import sha256
+
+        broken = sum(1 for row in self._rows("ORDER BY hash") if self._decode(*row) is None)
+        digest, offset = sha256(), 0
+        assert self._body is not None
+        while chunk := os.pread(self._body, _CHUNK, offset):
+            digest.update(chunk)
+            offset += len(chunk)
+        return broken, digest.hexdigest() == self.meta["sha256"]
 
     def age(self) -> float:
         """Seconds since the mirror was last asked."""
@@ -203,49 +290,80 @@ class StoredIndex:
 
     def names(self) -> list[str]:
         """All package names, sorted."""
-        return [row[0] for row in self._db.execute("SELECT name FROM pkg ORDER BY name")]
+        return [row[0] for row in self._select("SELECT name FROM pkg ORDER BY name")]
 
     def named(self, name: str) -> list[Record]:
         """All records of the package `name`, by hash."""
-        rows = self._db.execute(
-            "SELECT hash, off, len FROM spec WHERE pkg = (SELECT id FROM pkg WHERE name = ?) ORDER BY hash",
-            (name,),
-        )
+        rows = self._rows("WHERE pkg = (SELECT id FROM pkg WHERE name = ?) ORDER BY hash", name)
         return [record for row in rows if (record := self._decode(*row))]
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`, by hash."""
-        rows = self._db.execute(
-            "SELECT hash, off, len FROM spec WHERE hash >= ? AND hash < ? ORDER BY hash",
-            (prefix, prefix + "\x7f"),
-        )
+        rows = self._rows("WHERE hash >= ? AND hash < ? ORDER BY hash", prefix, prefix + "\x7f")
         return [record for row in rows if (record := self._decode(*row))]
 
     def everything(self) -> Iterable[Record]:
         """All records, by hash."""
-        rows = self._db.execute("SELECT hash, off, len FROM spec ORDER BY hash")
-        return (record for row in rows if (record := self._decode(*row)))
+        return (record for row in self._rows("ORDER BY hash") if (record := self._decode(*row)))
 
     def record(self, hash: str) -> Record | None:
         """The record with that full DAG hash, or None."""
-        row = self._db.execute("SELECT hash, off, len FROM spec WHERE hash = ?", (hash,)).fetchone()
-        return self._decode(*row) if row else None
+        rows = self._rows("WHERE hash = ?", hash)
+        return self._decode(*rows[0]) if rows else None
+
+    def _rows(self, condition: str, *values: str) -> list[tuple[str, int, int]]:
+        """Return (hash, offset, length) of the records that meet a condition."""
+        return self._select(f"SELECT hash, off, len FROM spec {condition}", *values)  # noqa: S608 -- conditions are those above
+
+    def _select(self, query: str, *values: str) -> list[Any]:
+        """Return all rows; damage of the sidecar becomes an error that says which mirror must be read anew."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the local index of {self.mirror} is damaged: {error}",
+                hint="`cachefetch index update` reads it anew",
+                context={"mirror": self.mirror, "damaged": self.meta["location"]},
+            ) from error
 
     def _decode(self, hash: str, offset: int, length: int) -> Record | None:
-        """Decode one record; None for one that is broken (it is counted by `doctor`, not fatal)."""
-        if self._body is None:
-            self._body = os.open(self.meta["body"], os.O_RDONLY)
+        """Decode one record; None for one that is broken (it is counted in `skipped`, not fatal)."""
+        assert self._body is not None
         try:
             data: dict[str, Any] = json.loads(os.pread(self._body, length, offset))
             node = node_from_dict(data["spec"], hash=hash, specfile=self._specfile)
-        except (ValueError, KeyError, TypeError, FormatError):
+            if node.format > _NEWEST_SPECFILE:
+                raise ValueError("specfile version")
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            FormatError,
+            OSError,
+            OverflowError,
+            MemoryError,
+        ):
+            self.skipped.add(hash)
             return None
         has_binary = data.get("in_buildcache") is True and node.external is None
         return Record(node, has_binary, (self.mirror,) if has_binary else ())
 
 
-def _read_rows(body: str, mirror: str) -> tuple[str, list[Row], int, str]:
-    """Return (database version, rows, broken records, sha256) of the index file `body`."""
+def _check_digest(mirror: str, body: str, digest: str, sha256: str | None, size: int | None) -> None:
+    if sha256 is None or digest == sha256:
+        return
+    length = os.path.getsize(body)
+    promised = f" and {size} bytes" if size is not None else ""
+    raise FormatError(
+        f"the index of {mirror} hashes to {digest} ({length} bytes); its manifest promises {sha256}{promised}",
+        hint="the mirror is damaged or its index is being rewritten; try again or tell its admin",
+        context={"mirror": mirror, "expected": sha256, "got": digest},
+    )
+
+
+def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
+    """Read the file once: ((database version, rows, 0) or None for a shape that the fast path lacks, sha256)."""
     from hashlib import sha256
 
     splitter, digest = Splitter(), sha256()
@@ -257,14 +375,21 @@ def _read_rows(body: str, mirror: str) -> tuple[str, list[Row], int, str]:
                 digest.update(chunk)
                 if expected:
                     expected = _collect(rows, splitter.feed, chunk)
-        complete = expected and _collect(rows, lambda _: splitter.close(), b"")
-        if complete and len({row[0] for row in rows}) == len(rows):
-            return splitter.version, rows, 0, digest.hexdigest()
-        with open(body, "rb") as file:
-            version, rows, broken = split_any(file.read(), what=f"the index of {mirror}")
     except OSError as error:
         raise StoreError(f"cannot read {body}: {error.strerror}", context={"path": body}) from error
-    return version, rows, broken, digest.hexdigest()
+    complete = expected and _collect(rows, lambda _: splitter.close(), b"")
+    if complete and len({row[0] for row in rows}) == len(rows):
+        return (splitter.version, rows, 0), digest.hexdigest()
+    return None, digest.hexdigest()
+
+
+def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], int]:
+    """Return (database version, rows, broken records) by decoding the whole index."""
+    try:
+        with open(body, "rb") as file:
+            return split_any(file.read(), what=f"the index of {mirror}")
+    except OSError as error:
+        raise StoreError(f"cannot read {body}: {error.strerror}", context={"path": body}) from error
 
 
 def _collect(rows: list[Row], step: Callable[[bytes], Iterable[Row]], chunk: bytes) -> bool:
@@ -323,12 +448,40 @@ def _stat_facts(body: str) -> dict[str, str]:
     return {"size": str(stat.st_size), "mtime": str(stat.st_mtime_ns), "inode": str(stat.st_ino)}
 
 
+def _sync(path: str) -> None:
+    """Bring a downloaded file to the disk before its name promises that it is whole."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _drop_leftovers(directory: str, prefix: str) -> None:
+    """Remove the temporary files of runs that were killed long ago."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if name.startswith(prefix) and _age_of(path) > _LEFTOVER_S:
+            _remove(path)
+
+
+def _age_of(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:  # somebody else removed it
+        return 0.0
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
 def _drop_other_bodies(directory: str, keep: str) -> None:
     """Remove former index files; a process that still reads one keeps its open descriptor."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         if name.startswith("index-") and path != keep:
-            os.unlink(path)
+            _remove(path)
 
 
 def _quote(path: str) -> str:

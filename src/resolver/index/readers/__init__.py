@@ -22,16 +22,30 @@ if TYPE_CHECKING:
 #: Largest document that a reader takes into memory, bytes. Indexes are spooled to disk instead.
 METADATA_LIMIT = 16 << 20
 PAGE_LIMIT = 256 << 20
+#: Above any index that a cache holds today (1.1 million specs, 3 KB each), bytes.
+INDEX_LIMIT = 8 << 30
+SNIFF_SIZE = 4096
+#: Names that tell what a document is, and schemes that tell what a location is.
+CATALOGUE_FILE = "cache_spack_io_index.json"
+PAGE_DATA_FILE = "specs_data.json"
+OCI_SCHEMES = ("oci://", "oci+http://")
+#: What every Spack index begins with, whatever the order of its keys (docs/formats.md, "The index").
+DATABASE_MARK = b'"database"'
 
 
 @frozen
 class Get:
-    """A request: the absolute `url` or path; `spool` asks for a file on disk in place of bytes in memory."""
+    """A request: the absolute `url` or path; `spool` asks for a file on disk in place of bytes in memory.
+
+    With `sniff` the document is spooled only if these bytes stand in its first 4096 (SNIFF_SIZE); another document
+    is answered in memory as far as METADATA_LIMIT goes, so that a reader can say what it is.
+    """
 
     url: str
     etag: str | None = None
     limit: int = METADATA_LIMIT
     spool: bool = False
+    sniff: bytes = b""
 
 
 @frozen
@@ -61,13 +75,24 @@ class Known:
 
 
 @frozen
+class Place:
+    """A mirror that a catalogue names: a release (`ref`), the label of a stack in it, and the mirror's URL."""
+
+    ref: str
+    label: str
+    url: str
+
+
+@frozen
 class Reading:
     """What a location turned out to be.
 
     `kind` names the format ("v3", "page", "index", ...) or is "" when nothing was recognised; `state` is a word
     of docs/formats.md "mirror states"; `records` is the content where it is small enough to be read at
     once (pages); `index_path`, `index_sha256` and `index_size` tell where a whole index lies otherwise.
-    `unchanged` means: what the store has is still right.
+    `unchanged` means: what the store has is still right. `index_sha256` is the digest that the index must have,
+    `index_promised` one that stands beside it and may lag behind (v2). `places` are the mirrors that a catalogue
+    names, `release` is the one that a page belongs to.
     """
 
     kind: str
@@ -81,10 +106,15 @@ class Reading:
     index_size: int | None = None
     etag: str | None = None
     unchanged: bool = False
+    index_promised: str = ""
+    places: tuple[Place, ...] = ()
+    release: str = ""
 
 
-#: Reader modules by kind, in the order in which a location is tried. The value is the module's name here.
-FORMATS: tuple[str, ...] = ("v3", "page", "bare", "pages")
+#: Reader modules by kind, one file each. A whole mirror is tried in this order; detect.py narrows it by the name.
+FORMATS: tuple[str, ...] = ("v3", "v2", "oci", "page", "pages", "bare", "lock", "spec", "catalogue")
+#: Kinds that list binaries and hold none: another mirror delivers what they name.
+LISTS: tuple[str, ...] = ("page", "pages", "lock", "spec")
 
 
 def join(location: str, path: str) -> str:

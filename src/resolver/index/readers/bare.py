@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from ....errors import NotFoundError
-from . import Get, Reading, failed
-from .v3 import INDEX_LIMIT
+from . import DATABASE_MARK, INDEX_LIMIT, Get, Reading, failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import Known, Reader
 
 
-def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -- the registry's signature; the store compares size and time of the file
+def read(location: str, known: Known | None = None) -> Reader:
     """Read the index file at `location`; a Reading without kind when it is something else."""
-    if not location.endswith(".json"):
-        return Reading("", "not-a-cache")
-    answer = yield Get(location, limit=INDEX_LIMIT, spool=True)
+    answer = yield Get(location, known.etag if known else None, INDEX_LIMIT, spool=True, sniff=DATABASE_MARK)
+    if answer.status == 304 and known:
+        return Reading("bare", "fresh", etag=known.etag, index_sha256=known.sha256, unchanged=True)
     if isinstance(answer.error, NotFoundError):
         return Reading("", "unreachable")
     if answer.error:

@@ -5,28 +5,42 @@ from __future__ import annotations
 from importlib import import_module
 
 from ....errors import NotFoundError
-from . import FORMATS, Get, Reading, failed
+from . import CATALOGUE_FILE, FORMATS, OCI_SCHEMES, PAGE_DATA_FILE, Get, Reading, failed, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import Known, Reader
+    from collections.abc import Generator
+
+    from . import Answer, Known, Reader
 
 
-def read(location: str, known: Known | None = None, kind: str = "") -> Reader:
+#: Better than nothing, but another format at the same place may be better still.
+_WEAK = ("no-index", "forbidden")
+#: Entries of a directory that are looked into for a mirror.
+_LOOK_INTO = 50
+_URL_FORMATS = ("v3", "v2", "page")
+
+
+def read(location: str, known: Known | None = None, kind: str = "", view: str = "") -> Reader:
     """Read the mirror at `location` with the first format that recognises it.
 
     Args:
         location: absolute path or URL.
         known: what the store has of it, for a conditional request.
-        kind: the format found last time, tried alone when given.
+        kind: the format found last time, tried first when given.
+        view: named index of a v3 mirror; no other format is tried then.
     """
-    if kind:
-        return (yield from _format(kind, location, known))
-    for name in _order(location):
-        reading = yield from _format(name, location, known)
-        if reading.kind:
+    if view:
+        from .v3 import read as read_v3
+
+        return (yield from read_v3(location, known, view))
+    weak: Reading | None = None
+    for name in _order(location, kind):
+        reading = yield from _format(name, location, known if name == kind else None)
+        if reading.kind and reading.state not in _WEAK:
             return reading
-    return (yield from _nothing(location))
+        weak = weak or (reading if reading.kind else None)
+    return weak or (yield from _nothing(location))
 
 
 def _format(name: str, location: str, known: Known | None) -> Reader:
@@ -35,38 +49,89 @@ def _format(name: str, location: str, known: Known | None) -> Reader:
     return reader
 
 
-def _order(location: str) -> tuple[str, ...]:
-    """Return the formats to ask; a single document by its name saves the question for a whole mirror."""
-    if location.endswith((".md", ".json")):
-        return ("page", "bare")
-    return FORMATS
+def _order(location: str, kind: str) -> tuple[str, ...]:
+    """Return the formats to ask, the likeliest first.
+
+    Layout 3 is always asked before layout 2, also where layout 2 was found last time: a mirror that was migrated keeps
+    its old tree, and nothing there would ever change again (Spack 1.1 asks in this order too).
+    """
+    order = _by_name(location)
+    if kind == "v2":
+        return ("v3", *(name for name in order if name != "v3"))
+    return (kind, *(name for name in order if name != kind)) if kind else order
+
+
+def _by_name(location: str) -> tuple[str, ...]:
+    """Return the formats that a location's name leaves open."""
+    name = location.rpartition("/")[2]
+    if location.startswith(OCI_SCHEMES):
+        return ("oci",)
+    if name.endswith(".md") or name == PAGE_DATA_FILE:
+        return ("page",)
+    if name.endswith(".lock"):
+        return ("lock",)
+    if name.endswith((".spec.json", ".spec.json.sig")) or name == "spec.json":
+        return ("spec",)
+    if name == CATALOGUE_FILE:
+        return ("catalogue",)
+    if name.endswith(".json"):
+        return ("bare", "lock", "spec", "catalogue", "page")
+    if "://" in location:
+        return _URL_FORMATS  # a URL cannot be listed, and single documents have names that tell
+    return tuple(name for name in FORMATS if name != "oci")
 
 
 def _nothing(location: str) -> Reader:
-    """Say what stands at `location` instead of a build cache."""
+    """Say what stands at `location` instead of a build cache, and where the nearest one is."""
+    near = yield from _nearest(location)
     answer = yield Get(location)
     if isinstance(answer.error, NotFoundError):
         if "://" not in location:
-            return Reading("", "unreachable", f"there is no file or directory {location}")
+            return Reading("", "unreachable", f"there is no file or directory {location}{near}")
         return Reading(
-            "", "not-a-cache", f"nothing known at {location}: no v3 index, and the address itself is 404"
+            "",
+            "not-a-cache",
+            f"nothing known at {location}: neither v3/ nor build_cache/ below it, and the address itself is 404{near}",
         )
     if answer.error:
         return failed("", answer.error)
     if answer.names is not None:
-        if not answer.names:
-            return Reading("", "empty", f"the directory {location} is empty")
-        if "build_cache" in answer.names:
-            return Reading("", "too-old", "layout 2 (build_cache/); this version reads layout 3")
-        if "oci-layout" in answer.names or "docker" in answer.names:
-            return Reading("", "not-a-cache", "a container registry's storage, not a Spack layout 3 mirror")
-        if "_source-cache" in answer.names:
-            return Reading("", "not-a-cache", "a Spack source mirror: it holds sources, no binaries")
-        return Reading("", "not-a-cache", "the directory has neither v3/ nor a cache page (*.md)")
-    if not answer.body.strip():
-        return Reading("", "empty", f"{location} is empty")
-    if answer.body.lstrip()[:1] == b"<":
-        return Reading(
-            "", "not-a-cache", "an HTML page; give the mirror's own URL, the one that has v3/ below it"
-        )
-    return Reading("", "not-a-cache", "neither a cache page nor a Spack index")
+        state, what = _directory(location, answer.names)
+    elif not answer.body.strip():
+        state, what = "empty", f"{location} is empty"
+    elif answer.body.lstrip()[:1] == b"<":
+        state = "not-a-cache"
+        what = "an HTML page; give the mirror's own URL, the one that has v3/ or build_cache/ below it"
+    else:
+        state, what = "not-a-cache", "neither a cache page nor a Spack index"
+    return Reading("", state, what + near)
+
+
+def _directory(location: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """Return state and description of a directory that is no mirror."""
+    if not names:
+        return "empty", f"the directory {location} is empty"
+    if "oci-layout" in names or "docker" in names:
+        what = "a container registry's storage: serve it with a registry, and name it as oci://HOST/NAME"
+    elif "_source-cache" in names:
+        what = "a Spack source mirror: it holds sources, no binaries"
+    else:
+        what = "the directory has neither v3/ nor build_cache/ nor a cache page (*.md)"
+    return "not-a-cache", what
+
+
+def _nearest(location: str) -> Generator[Get, Answer, str]:
+    """Return a remark that names the nearest mirror: above `location`, or in a directory directly below it."""
+    head, scheme, rest = location.rpartition("://")
+    for part in ("/v3", "/build_cache", "/blobs"):
+        above, found, _ = f"{rest}/".partition(f"{part}/")
+        if found and above:
+            return f"; did you mean {head}{scheme}{above}?"
+    if scheme:
+        return ""
+    here = yield Get(location)
+    for name in (here.names or ())[:_LOOK_INTO]:
+        inner = (yield Get(join(location, name))).names or ()
+        if "v3" in inner or "build_cache" in inner:
+            return f"; did you mean {join(location, name)}?"
+    return ""

@@ -1,7 +1,7 @@
 """cache.spack.io pages: Jekyll front matter whose `spec_details` value is JSON on one line (docs/formats.md).
 
-Pages record a node's own attributes only. Eras read: 2023 (with `tarball`), 2024 (`gcc@=13.2.0`) and 2025
-(`gcc@13.3.0`, package names). Older pages list spec strings without full hashes and are refused by name.
+Pages record a node's own attributes only. Eras: d, e, f (2023 to 2025) have all of an entry on the page; a, b, c (2021
+to 2023) name ``spec-N.json`` documents beside it; g (since 2025) has no page but ``specs_data.json``, JSON alone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import json
 import re
 
 from ....errors import FormatError, NotFoundError
+from ....values import changed
 from ...model import Node, Record
 from . import PAGE_LIMIT, Get, Reading, failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from typing import Any
 
     from ...model import VariantValue
-    from . import Known, Reader
+    from . import Answer, Known, Reader
 
 _HASH = re.compile(r"[a-z2-7]{32}\Z")
 
@@ -31,17 +32,105 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
         if isinstance(answer.error, NotFoundError):
             return Reading("", "unreachable")
         return failed("page", answer.error)
-    if answer.names is not None or not is_page(answer.body):
+    if answer.names is not None:
         return Reading("", "not-a-cache")
-    try:
-        records, broken = parse_page(answer.body, what=location)
-    except FormatError as error:
-        return Reading("page", error.context.get("state", "corrupt"), error.message)
+    if is_data(answer.body):
+        parsed = _parsed(parse_data, answer.body, location)
+    elif is_page(answer.body):
+        parsed = _parsed(parse_page, answer.body, location)
+        if isinstance(parsed, Reading) and (names := spec_files(answer.body)):
+            parsed = yield from _beside(location, names)
+    else:
+        return Reading("", "not-a-cache")
+    if isinstance(parsed, Reading):
+        return parsed
+    records, broken = parsed
     if not records:
         return Reading(
             "page", "corrupt" if broken else "empty", f"{broken} unreadable entries", broken=broken
         )
-    return Reading("page", "fresh", _broken_detail(broken), records=records, broken=broken)
+    release = release_of(answer.body)
+    return Reading("page", "fresh", _broken_detail(broken), records=records, broken=broken, release=release)
+
+
+def _parsed(
+    parse: Callable[..., tuple[tuple[Record, ...], int]], data: bytes, location: str
+) -> tuple[tuple[Record, ...], int] | Reading:
+    try:
+        return parse(data, what=location)
+    except FormatError as error:
+        return Reading("page", error.context.get("state", "corrupt"), error.message)
+
+
+def spec_files(data: bytes) -> tuple[str, ...]:
+    """Return the names ``spec-N.json`` that a page of eras a to c lists, in its order, each once."""
+    text = data.decode("utf-8", "replace")
+    _, found, block = text.partition("\nspec_files:")
+    if not found:
+        return ()
+    end = re.search(r"\n[A-Za-z_]+:|\n---", block)
+    return tuple(dict.fromkeys(re.findall(r"\bspec-[0-9]+\.json\b", block[: end.start() if end else None])))
+
+
+def _beside(
+    location: str, names: tuple[str, ...]
+) -> Generator[Get, Answer, tuple[tuple[Record, ...], int] | Reading]:
+    """Read the spec documents beside a page of eras a to c: the root node alone, of specfile 2."""
+    from .spec import parse_document
+
+    directory = location.rpartition("/")[0]
+    found: dict[str, Record] = {}
+    broken = 0
+    for name in names:
+        answer = yield Get(f"{directory}/{name}")
+        if answer.error and not isinstance(answer.error, NotFoundError):
+            return failed("page", answer.error)
+        try:
+            node = parse_document(answer.body, what=f"{directory}/{name}")[0]
+        except FormatError:
+            broken += 1
+            continue
+        # Whatever it says about dependencies, none of them is described anywhere: as on the other pages.
+        found[node.hash] = Record(changed(node, partial=True, edges=()), True)
+    if not found:
+        return Reading(
+            "page", "too-old", f"{location} names {len(names)} spec documents, and none can be read beside it"
+        )
+    return tuple(found.values()), broken
+
+
+def is_data(data: bytes) -> bool:
+    """Return True for a JSON document with entries of era g."""
+    head = data.lstrip()[:1]
+    return head in (b"[", b"{") and b'"hash"' in data and b'"stacks"' in data
+
+
+def parse_data(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
+    """Return the records of a ``specs_data.json`` (era g), and the number of entries that could not be read.
+
+    Nothing is promised about this format, so the entries may be a list or the values of an object, and the package
+    is the entry's `name` or that of the file's directory. The compiler is not recorded, and what an interim
+    version wrote in its place (the name of some build dependency) is not one.
+
+    Raises:
+        FormatError: not JSON.
+    """
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{what} is not JSON: {error}", context={"file": what}) from None
+    package = what.rpartition("/")[0].rpartition("/")[2]
+    return _merged_entries(list(_data_entries(document)), package)
+
+
+def _data_entries(document: Any) -> Iterator[Any]:
+    """Yield the objects with a hash, wherever they stand in the document."""
+    if isinstance(document, dict) and "hash" in document:
+        versions = document.get("versions") or [document.get("version")]
+        yield {**document, "versions": versions, "compiler": ""}
+    elif isinstance(document, dict | list):
+        for inner in document.values() if isinstance(document, dict) else document:
+            yield from _data_entries(inner)
 
 
 def is_page(data: bytes) -> bool:
@@ -60,8 +149,8 @@ def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
     if details is None:
         if "spec_files" in fields:
             raise FormatError(
-                f"{what} is a page of 2021 to 2023, which lists spec strings without hashes",
-                hint="use the page of a newer release, or the mirror itself",
+                f"{what} is a page of 2021 to 2023, which names spec documents (spec-N.json) in place of entries",
+                hint="keep those documents beside the page, or use the page of a newer release",
                 context={"file": what, "state": "too-old"},
             )
         raise FormatError(
@@ -74,11 +163,16 @@ def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
         raise FormatError(f"spec_details of {what} is not JSON: {error}", context={"file": what}) from None
     if not isinstance(entries, list) or not name:
         raise FormatError(f"{what} has no list of specs or no title", context={"file": what})
+    return _merged_entries(entries, name)
+
+
+def _merged_entries(entries: list[Any], package: str) -> tuple[tuple[Record, ...], int]:
+    """Return the records of entries, merged by hash, and how many could not be read."""
     found: dict[str, Record] = {}
     broken = 0
     for entry in entries:
         try:
-            record = _record(name, entry)
+            record = _record(str(entry.get("name") or package), entry)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             broken += 1
             continue
@@ -86,6 +180,17 @@ def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
         stacks = tuple(dict.fromkeys((old.stacks if old else ()) + record.stacks))
         found[record.node.hash] = Record(record.node, True, (), stacks)
     return tuple(found.values()), broken
+
+
+def release_of(data: bytes) -> str:
+    """Return the release (ref) that a page belongs to, from ``categories: [package, REF]``; "" when it says none."""
+    match = re.search(rb"^categories:\s*\[([^\]\n]*)\]", data, re.M)
+    words = (
+        [word.strip().strip("\"'") for word in match[1].decode("utf-8", "replace").split(",")]
+        if match
+        else []
+    )
+    return next((word for word in words if word not in ("package", "packages", "")), "")
 
 
 def _front_matter(data: bytes, what: str) -> dict[str, str]:
@@ -136,8 +241,10 @@ def _compiler(text: str | None) -> tuple[str, str] | None:
     return name, version.removeprefix("=")
 
 
-def _variants(texts: list[str]) -> dict[str, VariantValue]:
+def _variants(texts: list[str] | str) -> dict[str, VariantValue]:
     """Parse display strings: ``+shared``, ``~ipo``, ``build_system=cmake``, ``cuda_arch=80,86``, ``x:=a``."""
+    if isinstance(texts, str):
+        texts = texts.split()
     variants: dict[str, VariantValue] = {}
     for text in texts:
         if text[0] in "+~-":

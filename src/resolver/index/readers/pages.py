@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....errors import FormatError
 from . import PAGE_LIMIT, Get, Reading, failed, join
-from .page import is_page, parse_page
+from .page import is_page, parse_page, release_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
         return Reading("", "not-a-cache")
     records: dict[str, Record] = {}
     pages = unreadable = broken = 0
-    detail = ""
+    detail = release = ""
     for name in sorted(answer.names):
         page = yield from _page(join(location, name))
         if page is None or page.error or not is_page(page.body):
@@ -35,6 +35,7 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
             unreadable, detail = unreadable + 1, detail or error.message
             continue
         broken += bad
+        release = release or release_of(page.body)
         records.update((record.node.hash, record) for record in found)
     if not pages:
         return Reading("", "not-a-cache")
@@ -42,7 +43,7 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
         return Reading("pages", "corrupt" if unreadable else "empty", detail)
     if broken:
         detail = detail or f"{broken} unreadable entries skipped"
-    return Reading("pages", "fresh", detail, records=tuple(records.values()), broken=broken)
+    return Reading("pages", "fresh", detail, records=tuple(records.values()), broken=broken, release=release)
 
 
 def _page(path: str) -> Generator[Get, Answer, Answer | None]:

@@ -1,0 +1,117 @@
+"""``cachefetch doctor [WHERE]``: check this installation, or say what a URL, directory or file is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import CachefetchError, NoUsableMirrorError
+from ..resolver import explain
+from .options import add_mirrors, add_output, client_from
+from .report import document, line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from ..client import Client
+
+#: What a kind is, for people.
+KINDS = {
+    "v3": "a Spack build cache of layout 3",
+    "v2": "a Spack build cache of layout 2",
+    "oci": "a Spack build cache in a container registry",
+    "page": "a cache page: lists binaries, another mirror delivers them",
+    "pages": "a directory of cache pages: they list binaries, another mirror delivers them",
+    "bare": "an index without a mirror",
+    "lock": "a spack.lock: lists binaries, another mirror delivers them",
+    "spec": "one spec document",
+    "catalogue": "a catalogue of public caches",
+    "": "nothing that holds or lists binaries",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("where", nargs="?", metavar="WHERE", help="URL, directory or file to look at")
+    add_mirrors(parser)
+    add_output(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print what a place is, or the state of this installation."""
+    return _place(args) if args.where else _installation(args)
+
+
+def _place(args: argparse.Namespace) -> int:
+    args.mirror, args.refresh = [args.where], True
+    code = 0
+    with client_from(args) as client:
+        try:
+            state = client.update()[0].to_dict()
+        except NoUsableMirrorError as error:
+            state, code = error.context["mirrors"][0], error.exit_code
+    what = KINDS.get(state["kind"], state["kind"])
+    if args.json:
+        document({"schema": "cachefetch/doctor/1", "what": what, "mirrors": [state]})
+        return code
+    line(f"{state['mirror']} is {what}")
+    line(f"state    {state['state']}" + (f": {state['detail']}" if state["detail"] else ""))
+    if state["kind"]:
+        line(f"specs    {state['specs']}")
+    return code
+
+
+def _installation(args: argparse.Namespace) -> int:
+    with client_from(args) as client:
+        found = _facts(client)
+    if args.json:
+        document({"schema": "cachefetch/doctor/1", **found})
+        return 0 if not found["problems"] else 10
+    line(f"cachefetch {found['version']}, Python {found['python']}")
+    for name, entry in found["settings"].items():
+        line(f"{name:18} {entry['value']}   ({entry['origin']})")
+    for mirror in found["mirrors"]:
+        line(f"mirror {mirror['name']:11} {mirror['url']}   ({mirror['origin']})")
+    for index in found["indexes"]:
+        line(f"index {index['mirror']:12} {index['specs']} specs, asked {index['age_s']:.0f} s ago")
+    line(f"host               {found['host']}")
+    for problem in found["problems"]:
+        line(f"problem            {problem}")
+    return 0 if not found["problems"] else 10
+
+
+def _facts(client: Client) -> dict[str, Any]:
+    """Return every setting with its origin, and what does not work."""
+    from .. import __version__
+    from .mirror import _as_dict
+
+    config = client.options.config
+    problems = [problem for path in (config.cache_dir,) if (problem := _unwritable(path))]
+    mirrors: list[dict[str, Any]] = []
+    try:
+        mirrors = [_as_dict(mirror) for mirror in client.mirrors()]
+    except CachefetchError as error:
+        problems.append(error.message)
+    settings = {
+        name: {"value": getattr(config, name), "origin": config.origins.get(name, "default")}
+        for name in ("config_dir", "cache_dir", "max_age", "libc")
+    }
+    return {
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "settings": settings,
+        "mirrors": mirrors,
+        "indexes": [index.to_dict() for index in client.indexes()],
+        "host": explain.host_line(client.host()),
+        "problems": problems,
+    }
+
+
+def _unwritable(path: str) -> str:
+    """Say why nothing can be stored below `path`, or ""."""
+    here = path
+    while not os.path.exists(here):
+        here = os.path.dirname(here)
+    return "" if os.access(here, os.W_OK) else f"{here} is not writable: nothing can be stored below {path}"

@@ -1,0 +1,88 @@
+"""OCI registries: the index is the one layer of the image tagged ``index.spack`` (docs/formats.md, "OCI").
+
+Requests are written as ``oci://HOST/v2/NAME/manifests/TAG``; the transport turns them into https (``oci+http://``
+into http) and does the registry's token flow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from ....errors import FormatError, NotFoundError
+from . import INDEX_LIMIT, OCI_SCHEMES, Get, Reading, failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import Known, Reader
+
+INDEX_TAG = "index.spack"
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def api_base(location: str) -> str:
+    """Return the address of a repository's API, ``oci://HOST/v2/NAME``, for a reference as Spack writes it.
+
+    A reference without a domain is Docker Hub's; a tag at its end is dropped (Spack 1.1, docs/formats.md).
+
+    Raises:
+        FormatError: no repository name.
+    """
+    scheme, _, rest = location.partition("://")
+    userinfo, at, rest = rest.rpartition("@")
+    first, slash, name = rest.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        first, name = "index.docker.io", rest if slash else f"library/{rest}"
+    name = name.strip("/").lower()
+    head, _, last = name.rpartition("/")
+    name = f"{head}/{last.partition(':')[0]}".lstrip("/")
+    if not name or name == "library/":
+        raise FormatError(
+            f"{scheme}://{rest} names no repository",
+            hint=f"{scheme}://HOST/NAME, such as oci://ghcr.io/org/cache",
+        )
+    return f"{scheme}://{userinfo}{at}{first}/v2/{name}"
+
+
+def read(location: str, known: Known | None = None) -> Reader:
+    """Read the index image of the repository at `location`, or say that `known` is still current."""
+    if not location.startswith(OCI_SCHEMES):
+        return Reading("", "not-a-cache")
+    base = api_base(location)
+    answer = yield Get(f"{base}/manifests/{INDEX_TAG}", etag=known.etag if known else None)
+    if answer.status == 304 and known:
+        return Reading("oci", "fresh", etag=known.etag, index_sha256=known.sha256, unchanged=True)
+    if isinstance(answer.error, NotFoundError):
+        tags = yield Get(f"{base}/tags/list")
+        if tags.status == 200:
+            return Reading("oci", "no-index", f"a registry repository without the image {INDEX_TAG}")
+        return Reading("oci", "unreachable", "the registry has no such repository")
+    if answer.error:
+        return failed("oci", answer.error)
+    try:
+        digest, size = _index_layer(answer.body)
+    except FormatError as error:
+        return Reading("oci", "corrupt", error.message)
+    if known and known.sha256 == digest:
+        return Reading("oci", "fresh", etag=answer.etag, index_sha256=digest, unchanged=True)
+    blob = yield Get(f"{base}/blobs/sha256:{digest}", limit=INDEX_LIMIT, spool=True)
+    if isinstance(blob.error, NotFoundError):
+        return Reading("oci", "corrupt", f"the index image names the blob {digest}, which is not there")
+    if blob.error:
+        return failed("oci", blob.error)
+    return Reading(
+        "oci", "fresh", index_path=blob.path, index_sha256=digest, index_size=size, etag=answer.etag
+    )
+
+
+def _index_layer(body: bytes) -> tuple[str, int | None]:
+    """Return digest (hex) and size of the image's only layer, which is the plain ``index.json``."""
+    try:
+        layer = json.loads(body)["layers"][-1]
+        match = _DIGEST.fullmatch(layer["digest"])
+        size = layer.get("size")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        match, size = None, None
+    if match is None:
+        raise FormatError(f"the manifest of {INDEX_TAG} names no layer with a sha256 digest")
+    return match[1], size if isinstance(size, int) else None

@@ -1,0 +1,135 @@
+"""`cachefetch doctor`, `index` and `completion`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.functional.conftest import FIXTURES, PAGE, Done
+
+from cachefetch.cli import COMMANDS
+from cachefetch.cli.completion import words_of
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "state"),
+    [
+        (str(FIXTURES / "v3-signed"), "v3", "fresh"),
+        (str(FIXTURES / "v2-unsigned"), "v2", "fresh"),
+        (str(FIXTURES / "v2-unsigned/build_cache/index.json"), "bare", "fresh"),
+        (PAGE, "page", "fresh"),
+    ],
+)
+def test_it_says_what_a_place_is(where: str, kind: str, state: str, cli: Callable[..., Done]) -> None:
+    done = cli("doctor", where, "--json")
+    assert done.code == 0
+    (mirror,) = done.json["mirrors"]
+    assert (mirror["kind"], mirror["state"]) == (kind, state)
+    assert state in cli("doctor", where).out
+
+
+@pytest.mark.parametrize(
+    ("below", "near"),
+    [
+        ("v3-signed/v3", "v3-signed"),
+        ("v2-signed/build_cache", "v2-signed"),
+        ("v3-signed/blobs/sha256", "v3-signed"),
+    ],
+)
+def test_it_suggests_the_nearest_mirror(below: str, near: str, cli: Callable[..., Done]) -> None:
+    done = cli("doctor", FIXTURES / below)
+    assert done.code == 8
+    assert f"did you mean {FIXTURES / near}?" in done.out
+
+
+def test_it_looks_one_directory_down(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    shutil.copytree(FIXTURES / "v3-signed", tmp_path / "site/develop")
+    assert f"did you mean {tmp_path}/site/develop?" in cli("doctor", tmp_path / "site").out
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: (p / "_source-cache").mkdir(), "source mirror"),
+        (lambda p: (p / "docker").mkdir(), "registry's storage"),
+        (lambda p: None, "is empty"),
+        (lambda p: (p / "x.txt").write_text("x"), "neither v3/ nor build_cache/"),
+    ],
+)
+def test_what_is_no_mirror_is_named(
+    make: Callable[[Path], None], words: str, tmp_path: Path, cli: Callable[..., Done]
+) -> None:
+    (tmp_path / "place").mkdir()
+    make(tmp_path / "place")
+    done = cli("doctor", tmp_path / "place")
+    assert done.code == 8
+    assert words in done.out
+
+
+def test_this_installation(cli: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHEFETCH_MAX_AGE", "7")
+    cli("mirror", "add", "site", str(FIXTURES / "v3-signed"))
+    cli("index", "update")
+    found = cli("doctor", "--json").json
+    assert found["settings"]["max_age"] == {"value": 7.0, "origin": "environment variable CACHEFETCH_MAX_AGE"}
+    assert found["settings"]["libc"]["origin"] == "default"
+    assert found["mirrors"][0]["origin"] == str(tmp_path / "config/cachefetch/config.toml")
+    assert [index["specs"] for index in found["indexes"]] == [62]
+    assert found["problems"] == []
+    assert "max_age" in cli("doctor").out
+
+
+def test_index_status_tells_age_size_and_digest_without_asking(
+    tmp_path: Path, cli: Callable[..., Done]
+) -> None:
+    shutil.copytree(FIXTURES / "v3-unsigned", tmp_path / "mirror")
+    assert cli("index", "status", "--json").json["indexes"] == []
+    cli("index", "update", "-m", tmp_path / "mirror")
+    shutil.rmtree(tmp_path / "mirror/v3")
+    (index,) = cli("index", "status", "--check", "--json").json["indexes"]
+    assert (index["kind"], index["version"], index["specs"]) == ("v3", "8", 414)
+    assert index["sha256"].startswith("0749db73")
+    assert (index["broken"], index["damaged"]) == (0, False)
+    assert "414 specs" in cli("index", "status").out
+
+
+def test_a_damaged_index_is_found_by_the_check(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    shutil.copy(FIXTURES / "v2-signed/build_cache/index.json", tmp_path / "index.json")
+    cli("index", "update", "-m", tmp_path / "index.json")
+    body = tmp_path / "index.json"
+    before = body.stat()
+    body.write_bytes(body.read_bytes().replace(b'"version":"1.3.1"', b'"version":"1.3.2"', 1))
+    import os
+
+    os.utime(body, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cli("index", "status").code == 0
+    done = cli("index", "status", "--check")
+    assert done.code == 10
+    assert "DAMAGED" in done.out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_every_command_and_option(shell: str, cli: Callable[..., Done]) -> None:
+    text = cli("completion", shell).out
+    for command in COMMANDS:
+        for word in [command, *words_of(command)]:
+            assert word.lstrip("-") in text
+
+
+def test_bash_completes(cli: Callable[..., Done]) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    script = cli("completion", "bash").out
+    ask = 'COMP_WORDS=({}); COMP_CWORD={}; _cachefetch; echo "${{COMPREPLY[@]}}"'
+    for words, at, wanted in (
+        ("cachefetch re", 1, "resolve"),
+        ("cachefetch mirror a", 2, "add"),
+        ("cachefetch resolve zlib --exp", 3, "--explain"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{ask.format(words, at)}"], capture_output=True, text=True, check=True
+        )
+        assert wanted in done.stdout.split()
