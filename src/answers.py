@@ -9,8 +9,9 @@ from .resolver import closure as closures
 from .resolver import rank
 from .resolver.index.query import PageSource, Specs
 from .resolver.model import Record
-from .resolver.resolution import Listing, Missing, Resolution, Root, Shown
+from .resolver.resolution import Coverage, Listing, Missing, Resolution, Root, Shown
 from .resolver.rules.context import Context, Policy
+from .resolver.rules.keys import Usual
 from .resolver.spec.matching import satisfies
 from .resolver.spec.parser import parse, parse_many
 from .resolver.spec.versions import parse_version
@@ -18,11 +19,12 @@ from .values import changed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .resolver.closure import Closure
-    from .resolver.model import Host, Node
+    from .resolver.model import Dag, Host, Node
     from .resolver.spec.values import Spec
+    from .resolver.unify import Option, Unified
     from .sources import Sources
 
 #: Packages of which several versions may be loaded together (Spack 1.1, docs/semantics.md).
@@ -38,6 +40,9 @@ def resolve(
     policy: Policy,
     unify: bool = True,
     local_host: bool = True,
+    others: Sequence[Host] = (),
+    pinned: Mapping[str, str] | None = None,
+    full: bool = True,
     requirements: Sequence[str] = (),
     prereleases: bool = False,
 ) -> Resolution:
@@ -48,8 +53,11 @@ def resolve(
         sources: from `open_sources`.
         host: the machine that the binaries must run on.
         policy: settings of acceptance.
-        unify: refuse answers in which one package would be there twice.
+        unify: choose so that no package is there twice, or report a conflict.
         local_host: `host` is this machine as it is, so prefixes of externals can be tested.
+        others: further hosts on which the same binaries must run.
+        pinned: the only hash that may be chosen, by canonical query (a lock file); None for all.
+        full: give the value of every key for what is chosen, also of those that could not decide any more.
         requirements: Python requirements, resolved with the queries.
         prereleases: requirements admit pre-releases.
 
@@ -57,19 +65,33 @@ def resolve(
         SpecSyntaxError: a query does not parse.
     """
     specs = parse_queries(queries, requirements, specs=sources.specs, host=host, prereleases=prereleases)
-    exists = os.path.exists if local_host and not host.overridden else None
-    roots: list[Root] = []
-    found: list[Closure | None] = []
-    seen: set[str] = set()
+    exists = os.path.exists if local_host and not host.overridden and not others else None
+    usual = Usual(sources.specs.named)
+    known: dict[str, bool] = {}
+    found: dict[str, rank.Evaluation] = {}
     for spec in specs:
-        if str(spec) in seen:
+        query = str(spec)
+        if query in found:
             continue
-        seen.add(str(spec))
-        context = Context(spec, host, sources.specs, policy, exists)
-        root = _choose(context, sources.specs)
+        contexts = tuple(Context(spec, h, sources.specs, policy, exists) for h in (host, *others))
+        candidates, known[query] = _candidates(contexts[0], sources.specs)
+        if spec.requirement is not None:
+            _admit(contexts, candidates)
+        if pinned is not None:
+            candidates = [record for record in candidates if record.node.hash == pinned.get(query)]
+        found[query] = rank.evaluate(contexts, candidates, usual)
+    picks, conflicts = _unified(list(found.values())) if unify and len(found) > 1 else ({}, ())
+    roots: list[Root] = []
+    for number, (query, evaluation) in enumerate(found.items()):
+        context = evaluation.contexts[0]
+        root = rank.root_of(evaluation, notes=context.spec.notes, pick=picks.get(number, ""), full=full)
+        if not evaluation.count:
+            near = () if known[query] else _near_names(context.spec.name, sources.specs)
+            root = changed(root, suggestions=near)
         roots.append(root)
-        found.append(rank.closure_of_choice(context, root))
-    return _assemble(roots, found, sources, host, unify=unify)
+    closures_ = [rank.closure_of_choice(e.contexts[0], r) for e, r in zip(found.values(), roots, strict=True)]
+    answer = _assemble(roots, closures_, sources, host, conflicts)
+    return changed(answer, coverage=_coverage(list(found.values()), roots)) if others else answer
 
 
 def parse_queries(
@@ -167,18 +189,18 @@ def shown(query: Spec, sources: Sources, host: Host, *, policy: Policy) -> Shown
         UsageError: none satisfies it, or more than one.
     """
     specs = sources.specs
-    records, _ = _candidates(query, specs)
+    context = Context(query, host, specs, policy)
+    records, _ = _candidates(context, specs)
     found = [record for record in records if satisfies(record.node, query, specs)]
     if len(found) != 1:
         raise _not_one(query, found, sources)
     record = found[0]
-    context = Context(query, host, specs, policy)
     closure = context.closure(record.node)
     artifacts = tuple(rank.artifact(r, specs) for r in closure.records if r.node.hash != record.node.hash)
     return Shown(
         artifact=rank.artifact(record, specs),
         node=record.node,
-        problems=rank.problems(record, context),
+        problems=tuple(rank.problems(record, context)),
         stacks=record.stacks,
         closure=artifacts,
         closure_known=not record.node.partial,
@@ -240,23 +262,79 @@ def listing(
     return Listing(artifacts, sources.current_states(), unusable, nodes, host)
 
 
-def _choose(context: Context, specs: Specs) -> Root:
-    """Answer one query."""
+def _unified(found: Sequence[rank.Evaluation]) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Return the hash for each root by number where roots must agree, and what stands against that."""
+    numbers = [n for n, evaluation in enumerate(found) if evaluation.pool.accepted]
+    if len(numbers) < 2:
+        return {}, ()
+    from .resolver import unify as unification
+
+    options = [[_option(r, found[n].contexts[0]) for r in rank.ordered(found[n])] for n in numbers]
+    result = unification.unify(options, lambda at, only: rank.vectors(found[numbers[at]], only))
+    if result.picks:
+        return dict(zip(numbers, result.picks, strict=True)), ()
+    queries = [str(found[numbers[at]].contexts[0].spec) for at in result.clash]
+    if result.exhausted:
+        text = (
+            f"{', '.join(queries)}: too many combinations; narrow them down, for example with ^python@VERSION"
+        )
+        return {}, (text,)
+    return {}, tuple(_clash_lines(result, queries, found[0].contexts[0].dag))
+
+
+def _option(record: Record, context: Context) -> Option:
+    from .resolver.unify import Option
+
+    nodes = [r.node for r in context.closure(record.node).records] or [record.node]
+    packages = {node.name: node.hash for node in nodes if node.name not in UNIFY_EXEMPT}
+    return Option(record.node.hash, packages)
+
+
+def _clash_lines(result: Unified, queries: Sequence[str], dag: Dag) -> Iterator[str]:
+    """Word a clash: the roots, the package, and the builds that each of them can use."""
+    for name, offers in result.packages[:3]:
+        parts = []
+        for query, offer in sorted(zip(queries, offers, strict=True)):
+            labels = [closures.label(node) for hash_ in offer[:3] if (node := dag.get(hash_))]
+            more = f" and {len(offer) - 3} more" if len(offer) > 3 else ""
+            if labels:
+                parts.append(f"{query} can only use {' or '.join(labels)}{more}")
+        yield f"{name}: " + "; ".join(parts)
+    yield f"--no-unify answers {' and '.join(sorted(queries))} each alone; or ask for another version of one"
+
+
+def _coverage(found: Sequence[rank.Evaluation], roots: Sequence[Root]) -> tuple[Coverage, ...]:
+    """Return, host by host, how many candidates fit there and whether the choice does."""
+    rows = []
+    for number, context in enumerate(found[0].contexts):
+        fits = []
+        for evaluation, root in zip(found, roots, strict=True):
+            c = evaluation.contexts[number]
+            count = sum(1 for record in evaluation.candidates if not rank.problems(record, c))
+            fits.append((root.query, count, root.chosen is not None))
+        rows.append(Coverage(context.host, tuple(fits)))
+    return tuple(rows)
+
+
+def _candidates(context: Context, specs: Specs) -> tuple[list[Record], bool]:
+    """Return the records with a binary that the query may mean, and whether the package is known at all.
+
+    A name that no package has may be a virtual: then its usual providers are meant.
+    """
     spec = context.spec
-    candidates, known = _candidates(spec, specs)
-    if spec.requirement is not None:
-        admitting = spec.requirement.admitting([record.node.version for record in candidates])
-        context.spec = spec = changed(spec, requirement=admitting)
-    root = rank.choose(context, candidates, specs.named, notes=spec.notes)
-    if not candidates:
-        root = changed(root, suggestions=() if known else _near_names(spec.name, specs))
-    return root
-
-
-def _candidates(spec: Spec, specs: Specs) -> tuple[list[Record], bool]:
-    """Return the records with a binary that the query may mean, and whether the package is known at all."""
     records = specs.named(spec.name) if spec.name else specs.with_prefix(spec.hash or "")
+    if not records:
+        names = context.providers(spec.name)
+        records = [record for name in names for record in specs.named(name)]
     return [record for record in records if record.has_binary], bool(records)
+
+
+def _admit(contexts: Sequence[Context], candidates: Sequence[Record]) -> None:
+    """Let a Python requirement admit pre-releases when no final version of the candidates meets it (PEP 440)."""
+    versions = [record.node.version for record in candidates]
+    for context in contexts:
+        if context.spec.requirement is not None:
+            context.spec = changed(context.spec, requirement=context.spec.requirement.admitting(versions))
 
 
 def _near_names(name: str, specs: Specs) -> tuple[str, ...]:
@@ -273,7 +351,11 @@ def _near_names(name: str, specs: Specs) -> tuple[str, ...]:
 
 
 def _assemble(
-    roots: list[Root], found: list[Closure | None], sources: Sources, host: Host, *, unify: bool
+    roots: list[Root],
+    found: list[Closure | None],
+    sources: Sources,
+    host: Host,
+    conflicts: tuple[str, ...],
 ) -> Resolution:
     """Put the answers for all roots together."""
     records: dict[str, Record] = {}
@@ -284,7 +366,6 @@ def _assemble(
             records.update((record.node.hash, record) for record in closure.records)
             externals.update((n.hash, _provided(n.name, n.version, n.external)) for n in closure.externals)
             missing.update((node.hash, node) for node in closure.missing)
-    conflicts = _conflicts(records) if unify else ()
     if any(root.chosen is None for root in roots):
         status = "no-candidate"
     elif conflicts:
@@ -308,18 +389,6 @@ def _assemble(
 
 def _provided(name: str, version: str, prefix: str | None) -> str:
     return f"{name}@{version}" + (f" at {prefix}" if prefix else "")
-
-
-def _conflicts(records: dict[str, Record]) -> tuple[str, ...]:
-    """Name the packages that the roots together would need in two builds."""
-    by_name: dict[str, list[str]] = {}
-    for record in records.values():
-        by_name.setdefault(record.node.name, []).append(closures.label(record.node))
-    return tuple(
-        f"{name} is needed as {' and as '.join(sorted(labels))}"
-        for name, labels in sorted(by_name.items())
-        if len(labels) > 1 and name not in UNIFY_EXEMPT
-    )
 
 
 def with_missing(answer: Resolution, missing: Sequence[tuple[str, str]], nodes: Sequence[Node]) -> Resolution:

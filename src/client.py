@@ -26,6 +26,7 @@ from .errors import (
     AccessError,
     CachefetchError,
     FormatError,
+    HostError,
     MissingError,
     NetworkError,
     NotFoundError,
@@ -41,7 +42,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
 
     from .fetch.events import Reporter
     from .fetch.limits import Limits
-    from .fetch.model import Receipt, Source, Wanted
+    from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
     from .fetch.transports import Transport, Transports
+    from .lockfile import Lock, Locked
     from .resolver.host.overrides import HostOverrides
     from .resolver.index.readers import Get
     from .resolver.index.store import IndexStore
@@ -167,6 +169,9 @@ class _Base:
         unify: bool,
         requirements: Sequence[str],
         prereleases: bool,
+        others: Sequence[Host] = (),
+        full: bool = True,
+        pinned: Mapping[str, str] | None = None,
     ) -> Steps[Resolution]:
         queries = parse_queries(specs, requirements)  # a typing error shows before any mirror is asked
         known = known_hashes(queries)
@@ -187,6 +192,9 @@ class _Base:
             local_host=host is None,
             requirements=requirements,
             prereleases=prereleases,
+            others=others,
+            pinned=pinned,
+            full=full,
         )
 
     def _behind(self, answer: Resolution) -> Steps[Sources]:
@@ -254,6 +262,8 @@ class AsyncClient(_Base):
         unify: bool = True,
         requirements: Sequence[str] = (),
         prereleases: bool = False,
+        others: Sequence[Host] = (),
+        full: bool = True,
     ) -> Resolution:
         """Choose the best binary for each spec.
 
@@ -261,9 +271,11 @@ class AsyncClient(_Base):
             specs: as typed for Spack, ``hdf5@1.14+mpi %gcc``; or ``/hash``; or a Python requirement,
                 ``multidict>=6,<7``.
             host: machine that the binaries must run on; None for this one.
-            unify: report a conflict when the roots need two builds of one package.
+            unify: choose so that no package is needed in two builds, or report a conflict.
             requirements: Python requirements, such as the lines of a requirements file.
             prereleases: requirements admit pre-releases that they do not mention.
+            others: further hosts on which the same binaries must run; `host` is then the first of them.
+            full: give the value of every key for the choice, also of those that could not decide any more.
 
         Returns:
             The answer; look at `status`. Nothing fitting is an answer, not an exception.
@@ -271,7 +283,83 @@ class AsyncClient(_Base):
         Raises:
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
-        return await self._alone(lambda: self._resolve_steps(specs, host, unify, requirements, prereleases))
+        return await self._alone(
+            lambda: self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+        )
+
+    async def lock(self, resolution: Resolution) -> bytes:
+        """Return the lock file for an answer: its choices with the digests of all manifests, which are proven first.
+
+        Raises:
+            ResolutionError: the answer is not ok.
+            IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
+        """
+        from .lockfile import write
+
+        answer, packages = await self._locked_packages(resolution)
+        return write(answer, packages)
+
+    async def resolve_locked(self, lock: Lock, *, host: Host | None = None) -> Resolution:
+        """Return the answer that a lock file holds, or refuse.
+
+        The locked hashes must still fit the host and be in the mirrors (else the answer's status says so), and every
+        manifest must promise the locked blobs.
+
+        Raises:
+            LockChangedError: a blob or the closure is not the locked one.
+        """
+        answer = await self._alone(
+            lambda: self._resolve_steps(tuple(lock.roots), host, False, (), False, pinned=lock.roots)
+        )
+        if answer.status != "ok":
+            return answer
+        answer, packages = await self._locked_packages(answer)
+        _refuse(lock, packages)
+        return answer
+
+    async def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
+        """Fetch and verify exactly what a lock file names; no index is read.
+
+        Args:
+            lock: from `Lock.read`.
+            host: the machine that the binaries must run on; None for this one.
+            to: as for `fetch`.
+
+        Raises:
+            HostError: the host may not be able to run what was locked.
+            LockChangedError: a mirror promises other blobs than the locked ones; nothing is fetched.
+            IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
+        """
+        from .fetch.execute import fetch_items, prove_items
+        from .fetch.model import Wanted
+        from .lockfile import host_changes
+
+        facts = host if host is not None else await self.host()
+        if found := host_changes(lock, facts):
+            raise HostError(
+                f"the lock file is for another host: {'; '.join(found)}",
+                hint="resolve again for this host, or name the host that it is for with --host FILE",
+            )
+        delivery = self._sources_of(tuple(m for m in self.mirrors() if not m.location.endswith(".md")))
+        sources = tuple(delivery.values())
+        wanted = [Wanted(p.name, p.version, p.hash, sources) for p in lock.packages]
+        engine = self._engine()
+        _refuse(lock, tuple(map(_locked, await prove_items(wanted, **engine))))
+        return await fetch_items(wanted, to=to, **engine)
+
+    async def _locked_packages(self, answer: Resolution) -> tuple[Resolution, tuple[Locked, ...]]:
+        """Prove the manifests of the closure; return the answer with a known closure, and the digests."""
+        if answer.status != "ok":
+            raise resolution_error(answer)
+        from .fetch.execute import prove_items
+
+        sources = await self._alone(self._open_steps)
+        delivery = self._delivery(sources)
+        engine = self._engine()
+        if not all(root.closure_known for root in answer.roots):
+            answer, _ = await self._learn_closure(answer, sources, delivery, engine)
+        wanted = [_wanted(artifact, sources, delivery) for artifact in answer.closure]
+        return answer, tuple(map(_locked, await prove_items(wanted, **engine)))
 
     async def list(
         self, spec: str | None = None, *, externals: bool = False, host: Host | None = None
@@ -380,7 +468,7 @@ class AsyncClient(_Base):
         return with_documents(answer, documents, tuple(delivery)), nodes
 
     def _delivery(self, sources: Sources) -> dict[str, Source]:
-        """Return the mirrors that deliver, with their policy and keys, by name."""
+        """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""
         if not sources.deliver:
             kinds = {state.kind for state in sources.states if state.usable}
             if kinds & {"v2", "oci"}:
@@ -388,6 +476,11 @@ class AsyncClient(_Base):
                     f"binaries cannot be fetched from a mirror of kind {' or '.join(sorted(kinds))} yet",
                     hint="its specs can be listed and resolved; fetching needs a mirror of layout 3",
                 )
+        return self._sources_of(sources.deliver)
+
+    def _sources_of(self, mirrors: Sequence[Mirror]) -> dict[str, Source]:
+        """Return mirrors as the fetch engine takes them, with their policy and keys, by name."""
+        if not mirrors:
             raise UsageError(
                 "a cache page, lock file or bare index lists binaries but does not hold them",
                 hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
@@ -405,7 +498,7 @@ class AsyncClient(_Base):
                 SignaturePolicy(m.signed, frozenset(m.pinned)),
                 trusted | load_files(m.key_files) if m.key_files else trusted,
             )
-            for m in sources.deliver
+            for m in mirrors
         }
 
     def _engine(self) -> dict[str, Any]:
@@ -555,11 +648,28 @@ class Client(_Base):
         unify: bool = True,
         requirements: Sequence[str] = (),
         prereleases: bool = False,
+        others: Sequence[Host] = (),
+        full: bool = True,
     ) -> Resolution:
         """See `AsyncClient.resolve`."""
         return self._run(
-            self._healed(lambda: self._resolve_steps(specs, host, unify, requirements, prereleases))
+            self._healed(
+                lambda: self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+            )
         )
+
+    def lock(self, resolution: Resolution) -> bytes:
+        """See `AsyncClient.lock`."""
+        self._async._sources = self._sources
+        return self._portal.call(partial(self._async.lock, resolution))
+
+    def resolve_locked(self, lock: Lock, *, host: Host | None = None) -> Resolution:
+        """See `AsyncClient.resolve_locked`."""
+        return self._portal.call(partial(self._async.resolve_locked, lock, host=host))
+
+    def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
+        """See `AsyncClient.fetch_locked`."""
+        return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to))
 
     def list(self, spec: str | None = None, *, externals: bool = False, host: Host | None = None) -> Listing:
         """See `AsyncClient.list`."""
@@ -674,6 +784,28 @@ def _wanted(artifact: Artifact, sources: Sources, delivery: dict[str, Source]) -
     if sources.pages:  # the list's own mirrors first, then those named beside it
         names += [name for name in delivery if name not in sources.placed and name not in names]
     return Wanted(artifact.name, artifact.version, artifact.hash, tuple(delivery[name] for name in names))
+
+
+def _locked(package: VerifiedPackage) -> Locked:
+    from .lockfile import Locked
+
+    tarball, spec = package.tarball, package.manifest.spec()
+    wanted = package.wanted
+    return Locked(
+        wanted.name, wanted.version, wanted.hash, tarball.sha256, tarball.size, spec.sha256, spec.size
+    )
+
+
+def _refuse(lock: Lock, packages: tuple[Locked, ...]) -> None:
+    from .errors import LockChangedError
+    from .lockfile import changes
+
+    if found := changes(lock, packages):
+        raise LockChangedError(
+            f"the mirrors do not hold what the lock file promises: {'; '.join(found[:5])}",
+            hint="if the change is wanted, write the lock file again: `cachefetch resolve SPEC... --lock FILE`",
+            context={"changes": list(found)},
+        )
 
 
 def resolution_error(answer: Resolution) -> ResolutionError:

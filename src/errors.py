@@ -12,6 +12,7 @@
     │   ├── DigestError             sha256 differs
     │   ├── TruncatedError          fewer or more bytes than promised
     │   ├── BindingError            valid bytes of another package than the one asked for
+    │   ├── LockChangedError        not what the lock file promises
     │   └── FormatError             a document that is not of its declared format
     ├── TrustError            (7)   a signature is missing, bad, or by a key that is not trusted
     │   ├── SignatureMissingError
@@ -151,6 +152,12 @@ class BindingError(IntegrityError):
     """Valid bytes, but of another package than the one asked for."""
 
     code = "binding-mismatch"
+
+
+class LockChangedError(IntegrityError):
+    """A mirror no longer holds what a lock file promises; ``context["changes"]`` lists what differs."""
+
+    code = "lock-changed"
 
 
 class FormatError(IntegrityError):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "host": ("host", "show what was detected of this machine, and from where"),
     "resolve": ("resolve", "choose the best binary for this host, and say why"),
+    "explain": ("explain", "explain a saved answer (resolve --json) without any mirror"),
     "fetch": ("fetch", "fetch and verify binaries with their link and run dependencies"),
     "list": ("listing", "list what the mirrors hold"),
     "show": ("show", "show one binary, its dependencies, and where it can be had"),

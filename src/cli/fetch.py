@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from ..client import Client
     from ..fetch.model import Receipt
     from ..resolver.resolution import Resolution
 
@@ -30,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-deps", action="store_true", help="only the named packages, without their closure"
     )
+    parser.add_argument("--lock", metavar="FILE", help="exactly what this lock file names; no index is read")
     parser.add_argument("--no-unify", action="store_true", help="resolve each SPEC alone")
     parser.add_argument(
         "--dry-run", action="store_true", help="resolve, say what would be fetched, fetch nothing"
@@ -43,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Resolve, fetch, verify; print one line a package."""
     with reporter_for(args) as reporter, client_from(args, reporter=reporter) as client:
+        if args.lock:
+            _print(_fetch_locked(args, client), args)
+            return 0
         answer = client.resolve(
             *args.spec,
             host=host_from(args, client),
@@ -58,6 +63,17 @@ def execute(args: argparse.Namespace) -> int:
         receipt = client.fetch(resolution=answer, to=args.to, deps=not args.no_deps)
     _print(receipt, args)
     return 0
+
+
+def _fetch_locked(args: argparse.Namespace, client: Client) -> Receipt:
+    from ..errors import UsageError
+    from .locking import read_lock
+
+    if args.spec or args.dry_run or args.no_deps:
+        raise UsageError(
+            "fetch --lock FILE takes no SPEC, --dry-run or --no-deps: the lock file says what is fetched"
+        )
+    return client.fetch_locked(read_lock(args.lock), host=host_from(args, client), to=args.to)
 
 
 def _print(receipt: Receipt, args: argparse.Namespace) -> None:

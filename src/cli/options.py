@@ -70,10 +70,15 @@ def add_mirrors(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_host(parser: argparse.ArgumentParser) -> None:
-    """Add the options that override host facts."""
+def add_host(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that override host facts; with `several`, ``--host`` may be given more than once."""
     group = parser.add_argument_group("host (overrides replace what is detected)")
-    group.add_argument("--host", metavar="FILE", help="facts printed by `cachefetch host --json` elsewhere")
+    group.add_argument(
+        "--host",
+        action="append" if several else "store",
+        metavar="FILE",
+        help="facts printed by `cachefetch host --json` elsewhere" + ("; repeatable" if several else ""),
+    )
     group.add_argument("--platform", metavar="NAME", help="linux, darwin, windows, freebsd")
     group.add_argument("--os", metavar="NAME", help="ubuntu22.04, debian12, rhel8, sequoia, ...")
     group.add_argument("--target", metavar="NAME", help="x86_64_v3, zen4, neoverse_v2, ...")
@@ -134,12 +139,17 @@ def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
 
 
 def host_from(args: argparse.Namespace, client: Client) -> Host | None:
-    """Return the host that the options describe, None for this machine as it is."""
+    """Return the host that the options describe, None for this machine as it is; the first of several."""
+    return hosts_from(args, client)[0]
+
+
+def hosts_from(args: argparse.Namespace, client: Client) -> list[Host | None]:
+    """Return the hosts that the options describe, [None] for this machine as it is. Raises HostError."""
     if not (args.host or args.platform or args.os or args.target or args.libc or args.compiler):
-        return None
+        return [None]
     from ..resolver.host.overrides import HostOverrides, host_from_dict, parse_compiler, parse_libc
 
-    facts = host_from_dict(_read_host(args.host), what=args.host) if args.host else None
+    files = args.host if isinstance(args.host, list) else [args.host] if args.host else []
     overrides = HostOverrides(
         platform=args.platform,
         os=args.os,
@@ -147,7 +157,9 @@ def host_from(args: argparse.Namespace, client: Client) -> Host | None:
         libc=parse_libc(args.libc) if args.libc else None,
         compilers=tuple(parse_compiler(text) for text in args.compiler),
     )
-    return overrides.apply(facts) if facts else client.host(overrides)
+    if not files:
+        return [client.host(overrides)]
+    return [overrides.apply(host_from_dict(_read_host(path), what=path)) for path in files]
 
 
 def _read_host(path: str) -> Any:

@@ -59,6 +59,21 @@ FUNNEL_WORDS = {
     "compiler": "other compiler",
 }
 NEAR_MISSES = 5
+#: What to do about a reason, when nothing fits.
+HINTS = {
+    "version-exact": "@=VERSION means that version alone; @VERSION takes everything that begins with it",
+    "version-prerelease": "a pre-release sorts below its release: ask for it by its full name, @=VERSION",
+    "variant-absent": "a build without the variant meets neither +NAME nor ~NAME",
+    "no-compiler": "drop the compiler, or ask for it where code is compiled: ^python %gcc",
+    "dependency-missing": "only the build dependencies of the package itself are visible, not those further down",
+    "query-target": "target=NAME is exact; target=NAME: takes newer ones too, target=:NAME older ones",
+    "target": "if this CPU was detected wrongly, name it with --target; `cachefetch host` shows what it lacks",
+    "target-unknown": "a newer cachefetch may know this target",
+    "libc-prefix": "--libc KIND@VERSION without a prefix accepts any prefix",
+    "libc-unknown": 'libc = "inferred" accepts OS labels with a known libc; --os NAME answers for that system',
+    "external": "install it there, or take a build without it",
+    "hash": "give more letters of the hash",
+}
 
 
 def one_line(root: Root) -> str:
@@ -80,7 +95,8 @@ def key_word(code: str) -> str:
     """Return the word for a key: ``compiler`` for K7."""
     from .rules.keys import KEYS
 
-    return next((word for key, word, _ in KEYS if key == code), code)
+    words = {"K0": "complete closure", "unify": "the other roots"}
+    return next((word for key, word, _ in KEYS if key == code), words.get(code, code))
 
 
 def host_line(host: Host) -> str:
@@ -144,6 +160,7 @@ def explain(resolution: Resolution, *, everything: bool = False) -> str:
     if resolution.host_provides:
         lines += ["", "host provides: " + ", ".join(resolution.host_provides)]
     lines += [f"conflict: {text}" for text in resolution.conflicts]
+    lines += ["", *coverage_lines(resolution)] if resolution.coverage else []
     return "\n".join(lines)
 
 
@@ -152,6 +169,18 @@ def missing_lines(resolution: Resolution) -> list[str]:
     return [
         f"missing  {node.name}/{node.hash[:7]}, needed by {', '.join(node.needed_by) or 'the request'}"
         for node in resolution.missing
+    ]
+
+
+def coverage_lines(resolution: Resolution) -> list[str]:
+    """Return the table host x root: how many candidates fit there, and whether the common choice does."""
+    rows = [("host", *(query for query, _, _ in resolution.coverage[0].roots))] if resolution.coverage else []
+    for row in resolution.coverage:
+        cells = (f"{fits} fit" + (", chosen" if chosen else "") for _, fits, chosen in row.roots)
+        rows.append((f"{row.host.platform}-{row.host.os}-{row.host.target}", *cells))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
 
 
@@ -176,7 +205,7 @@ def no_candidate_lines(resolution: Resolution, root: Root) -> list[str]:
         lines.append(f"  {one_line(root)}")
     if root.rejected:
         lines.append(f"  nearest: {_rejection_line(root.rejected[0])}")
-    lines += [f"  {text}" for text in _relax_lines(root)]
+    lines += [f"  {text}" for text in (*_relax_lines(root), *_hint_lines(root))]
     if root.suggestions:
         lines.append(f"  did you mean {' or '.join(root.suggestions)}?")
     return lines
@@ -198,7 +227,8 @@ def _root_lines(root: Root, everything: bool) -> Iterator[str]:
     if root.chosen:
         yield f"chosen   {artifact_line(root.chosen)}"
         for code in root.decided_by:
-            yield f"  {code:4} {key_word(code)}: {root.keys.get(code, '')}"
+            yield f"  {code:4} {key_word(code)}: {root.key_texts.get(code, '')}"
+        yield from _twin_line(root)
         if not root.closure_known:
             yield "  the closure is unknown: a cache page records no dependencies; fetch checks it"
     limit = None if everything else NEAR_MISSES
@@ -212,10 +242,18 @@ def _root_lines(root: Root, everything: bool) -> Iterator[str]:
         for rejection in root.rejected[:limit]:
             yield f"  {_rejection_line(rejection)}"
         yield from _more(len(root.rejected), limit)
-    for text in _relax_lines(root) if root.chosen is None else ():
+    for text in (*_relax_lines(root), *_hint_lines(root)) if root.chosen is None else ():
         yield f"         {text}"
     if root.suggestions:
         yield f"         did you mean {' or '.join(root.suggestions)}?"
+
+
+def _twin_line(root: Root) -> Iterator[str]:
+    twins = sum(other.twin for other in root.others)
+    if twins and root.closure_known:
+        yield f"  {twins} more hashes differ only in build dependencies; the smallest hash is taken"
+    elif twins:
+        yield f"  {twins} more hashes are equal in all that the page records"
 
 
 def _more(count: int, limit: int | None) -> Iterator[str]:
@@ -228,7 +266,14 @@ def _other_line(other: Other) -> str:
     reason = f"{other.worse_by} {key_word(other.worse_by)}"
     if other.have and other.have != other.best:
         reason += f": {other.have}, the chosen one has {other.best}"
-    return f"/{a.hash[:7]}  {a.version}  {a.os}-{a.target}  {a.compiler or 'no compiler'}  ({reason})"
+    text = f"/{a.hash[:7]}  {a.version}  {a.os}-{a.target}  {a.compiler or 'no compiler'}  ({reason})"
+    shown = [str(difference) for difference in (other.differences or ())[:2]]
+    rest = len(other.differences or ()) - len(shown)
+    if other.twin:
+        shown = ["no visible difference"]
+    elif rest > 0:
+        shown.append(f"{rest} more differences")
+    return text + (f"; {'; '.join(shown)}" if shown else "")
 
 
 def _rejection_line(rejection: Rejection) -> str:
@@ -236,6 +281,12 @@ def _rejection_line(rejection: Rejection) -> str:
     text = MESSAGES.get(rejection.reason, "{have} / {need}").format(have=rejection.have, need=rejection.need)
     also = f" (also: {', '.join(rejection.also)})" if rejection.also else ""
     return f"/{a.hash[:7]}  {a.name}@{a.version}  {a.os}-{a.target}  {rejection.reason}: {text}{also}"
+
+
+def _hint_lines(root: Root) -> Iterator[str]:
+    """Say what helps against the nearest miss."""
+    if root.rejected and (text := HINTS.get(root.rejected[0].reason)):
+        yield text
 
 
 def _relax_lines(root: Root) -> Iterator[str]:

@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+from ..values import frozen
+from .differences import differences
 from .resolution import Artifact, Other, Rejection, Root
 from .rules.context import Context
 from .rules.gates import CLOSURE_GATES, OWN_GATES, libc_of
-from .rules.keys import KEYS, Pool
+from .rules.keys import KEYS, Pool, Usual
 from .spec.matching import display_compiler
+from .spec.versions import parse_version, version_class
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from .closure import Closure
     from .model import Dag, Mismatch, Record
+    from .rules.keys import Measure
 
-#: Reasons in the order in which one is named as the first; a code that is not listed comes where its gate stands.
-MAX_SUGGESTIONS = 3
+#: Keys that ask the host; for several hosts their values are added.
+HOST_KEYS = frozenset(("K4a", "K6", "K7"))
+#: Keys behind which two builds look alike; their losers are compared node by node to find twins.
+_TWIN_KEYS = frozenset(("K15b", "K16"))
+#: How many of the others are compared with the choice node by node.
+_COMPARED = 5
+
+
+@frozen
+class Evaluation:
+    """What the gates said: `pool` holds the accepted candidates with a complete closure, if there are any.
+
+    `contexts` has one entry a host, the first is the one that texts speak of. `incomplete` are accepted but lack
+    closure nodes (K0); they compete only when nothing is complete, so that they never change a rank.
+    """
+
+    contexts: tuple[Context, ...]
+    pool: Pool
+    incomplete: tuple[Record, ...]
+    rejected: tuple[Rejection, ...]
+    relax: tuple[tuple[str, int], ...]
+    candidates: tuple[Record, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of candidates."""
+        return len(self.candidates)
+
+    def measures(self) -> list[tuple[str, Callable[[], Measure]]]:
+        """Return each key's code and how to build its measure for the pool."""
+        pools = [self.pool]
+        pools += [Pool(context, self.pool.accepted, self.pool.usual) for context in self.contexts[1:]]
+        return [
+            (code, _summed(build, pools) if code in HOST_KEYS else _single(build, self.pool))
+            for code, _, build in KEYS
+        ]
+
+
+@frozen
+class Ranking:
+    """The order of the pool: `best`, the others best first, the keys that decided, values and texts of the best."""
+
+    best: Record | None
+    others: tuple[Other, ...] = ()
+    decided: tuple[str, ...] = ()
+    keys: Mapping[str, Any] = {}
+    texts: Mapping[str, str] = {}
 
 
 def choose(
@@ -32,36 +81,95 @@ def choose(
     Args:
         context: request, host, specs.
         candidates: records of the requested package (or hash prefix) that have a binary.
-        named: all records of a package name, for the reference values of variants (K3, K9).
+        named: all records of a package name, for the usual values of variants (K3, K9).
         notes: what the parser understood differently from what it may have looked like.
 
     Returns:
         The frozen answer: the choice, all others with the key in which they lose, all rejections.
     """
+    return root_of(evaluate((context,), candidates, Usual(named)), notes=notes)
+
+
+def evaluate(contexts: tuple[Context, ...], candidates: Sequence[Record], usual: Usual) -> Evaluation:
+    """Run the gates of every host over the candidates; a candidate must pass on all of them."""
+    first = contexts[0]
+    if first.spec.hash:
+        fits = tuple(r.node.hash for r in candidates if r.node.hash.startswith(first.spec.hash))
+        for context in contexts:
+            context.ambiguous = fits if len(fits) > 1 else ()
     accepted: list[Record] = []
-    rejected: list[Rejection] = []
-    problems: list[list[Mismatch]] = []
+    failed: list[tuple[Record, list[Mismatch]]] = []
     for record in candidates:
-        found = _problems(record, context)
-        if found:
-            rejected.append(_rejection(record, found, context))
-            problems.append(found)
-        else:
-            accepted.append(record)
-    pool = Pool(context, tuple(accepted), named)
-    best, others, decided, keys = _order(pool)
+        found = [problem for context in contexts for problem in problems(record, context)]
+        failed.append((record, found)) if found else accepted.append(record)
+    rejected = [_rejection(record, found, first) for record, found in failed]
+    incomplete = [r for r in accepted if _lacking(r, first)]
+    whole = [r for r in accepted if not _lacking(r, first)]
+    return Evaluation(
+        contexts,
+        Pool(first, tuple(whole or incomplete), usual),
+        tuple(incomplete) if whole else (),
+        tuple(sorted(rejected, key=lambda item: (_nearness(item), item.artifact.hash))),
+        () if accepted else _relaxations(failed, contexts),
+        tuple(candidates),
+    )
+
+
+def root_of(
+    evaluation: Evaluation, *, notes: tuple[str, ...] = (), pick: str = "", full: bool = True
+) -> Root:
+    """Return the answer for one request.
+
+    Args:
+        evaluation: from `evaluate`.
+        notes: remarks of the parser.
+        pick: a hash of the pool that several roots agreed on (unify); "" for the best by the keys.
+        full: give the value of every key for the choice, also of those that could not decide any more.
+    """
+    ranking = _order(evaluation, pick=pick, full=full)
+    best, context = ranking.best, evaluation.contexts[0]
     return Root(
         query=str(context.spec),
-        candidates=len(candidates),
+        candidates=evaluation.count,
         chosen=artifact(best, context.dag) if best else None,
-        decided_by=tuple(decided),
-        keys=keys,
-        others=tuple(others),
-        rejected=tuple(sorted(rejected, key=lambda item: (_nearness(item), item.artifact.hash))),
-        relax=_relaxations(problems),
-        notes=notes,
+        decided_by=ranking.decided,
+        keys=ranking.keys,
+        key_texts=ranking.texts,
+        others=_compared(ranking, context.dag),
+        rejected=evaluation.rejected,
+        relax=evaluation.relax,
+        notes=notes + (_remarks(best, context) if best else ()),
         closure_known=best is None or not best.node.partial,
     )
+
+
+def ordered(evaluation: Evaluation) -> list[Record]:
+    """Return the pool, best first."""
+    ranking = _order(evaluation, pick="", full=False)
+    if ranking.best is None:
+        return []
+    place = {other.artifact.hash: number for number, other in enumerate(ranking.others)}
+    return sorted(evaluation.pool.accepted, key=lambda record: place.get(record.node.hash, -1))
+
+
+def vectors(evaluation: Evaluation, only: frozenset[str]) -> dict[str, tuple[int, ...]]:
+    """Return the key vector of the candidates `only`: one whole number a key, so that vectors of roots can be added.
+
+    K11, K14 and K16 are no numbers: their place in the sorted list of the pool stands for them.
+    """
+    found: dict[str, list[int]] = {hash_: [] for hash_ in only}
+    for _, build in evaluation.measures():
+        measure = build()
+        values = {r.node.hash: measure(r)[0] for r in evaluation.pool.accepted}
+        if not all(isinstance(value, int) for value in values.values()):
+            place: list[Any] = []
+            for value in sorted(values.values()):
+                if not place or place[-1] != value:
+                    place.append(value)
+            values = {hash_: place.index(value) for hash_, value in values.items()}
+        for hash_, numbers in found.items():
+            numbers.append(values[hash_])
+    return {hash_: tuple(numbers) for hash_, numbers in found.items()}
 
 
 def artifact(record: Record, dag: Dag) -> Artifact:
@@ -94,12 +202,29 @@ def own_problems(record: Record, context: Context) -> tuple[Mismatch, ...]:
     return tuple(problem for gate in OWN_GATES for problem in gate(record, context))
 
 
-def problems(record: Record, context: Context) -> tuple[Mismatch, ...]:
-    """Return every reason against a candidate."""
-    return tuple(_problems(record, context))
+def _single(build: Callable[[Pool], Measure], pool: Pool) -> Callable[[], Measure]:
+    return lambda: build(pool)
 
 
-def _problems(record: Record, context: Context) -> list[Mismatch]:
+def _summed(build: Callable[[Pool], Measure], pools: Sequence[Pool]) -> Callable[[], Measure]:
+    def make() -> Measure:
+        measures = [build(pool) for pool in pools]
+
+        def measure(record: Record) -> tuple[Any, str]:
+            found = [one(record) for one in measures]
+            return (sum(value for value, _ in found), found[0][1])
+
+        return measure
+
+    return make
+
+
+def _lacking(record: Record, context: Context) -> int:
+    """Return how many closure nodes are in no mirror; 0 for pages, which do not tell."""
+    return 0 if record.node.partial else len(context.closure(record.node).missing)
+
+
+def problems(record: Record, context: Context) -> list[Mismatch]:
     """Return every reason against a candidate; closure gates are asked only when its own attributes fit."""
     found = list(own_problems(record, context))
     if not found:
@@ -137,46 +262,103 @@ _LATE_REASONS = (
 _GATE_ORDER = {code: number for number, code in enumerate(_LATE_REASONS, start=1)}
 
 
-def _order(pool: Pool) -> tuple[Record | None, list[Other], list[str], dict[str, str]]:
-    """Return (best, the others best first, codes of the keys that decided, values of the best by key)."""
+def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
+    """Shorten the pool key by key; with `pick`, the keys are compared with that candidate's."""
+    pool = evaluation.pool
     survivors = list(pool.accepted)
     if not survivors:
-        return None, [], [], {}
+        return Ranking(None)
     decided: list[str] = []
-    keys: dict[str, str] = {}
+    keys: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     dropped: list[list[Other]] = []
-    for code, _, build in KEYS:
-        if len(survivors) == 1 and keys:
-            break  # the rest cannot decide; not evaluating them saves decoding the whole closure
-        measure = build(pool)
+    picked = next((record for record in survivors if record.node.hash == pick), None)
+    for code, build in evaluation.measures():
+        if len(survivors) == 1 and not full and keys:
+            break  # the rest cannot decide
+        measure = build()
         values: list[tuple[Any, str, Record]] = [(*measure(record), record) for record in survivors]
-        best = min(value for value, _, _ in values)
-        text = next(text for value, text, _ in values if value == best)
-        keys[code] = text
+        best = measure(picked)[0] if picked else min(value for value, _, _ in values)
+        keys[code] = best
+        texts[code] = next(text for value, text, _ in values if value == best)
         losers = sorted((v for v in values if v[0] != best), key=lambda v: (v[0], v[2].node.hash))
         if losers:
-            decided.append(code)
-            dropped.append([_other(record, code, have, text, pool) for _, have, record in losers])
+            decided.append(code if all(value > best for value, _, _ in losers) else "unify")
+            dropped.append([_loser(v, code, best, texts[code], pool) for v in losers])
             survivors = [record for value, _, record in values if value == best]
+    if evaluation.incomplete:
+        decided.insert(0, "K0")
+        dropped.insert(0, [_incomplete(record, pool) for record in evaluation.incomplete])
     # Who was dropped by a later key was equal to the best for longer.
-    return survivors[0], [other for group in reversed(dropped) for other in group], decided, keys
+    others = tuple(other for group in reversed(dropped) for other in group)
+    return Ranking(picked or survivors[0], others, tuple(dict.fromkeys(decided)), keys, texts)
 
 
-def _other(record: Record, code: str, have: str, best: str, pool: Pool) -> Other:
-    missing = 0 if record.node.partial else len(pool.context.closure(record.node).missing)
-    return Other(artifact(record, pool.context.dag), code, have, best, missing)
+def _loser(value: tuple[Any, str, Record], code: str, best: Any, text: str, pool: Pool) -> Other:
+    own, have, record = value
+    # Better by the keys, and still not chosen: the other roots cannot live with it.
+    code = code if own > best else "unify"
+    return Other(artifact(record, pool.context.dag), code, have, text, _lacking(record, pool.context))
 
 
-def _relaxations(problems: Iterable[list[Mismatch]]) -> tuple[tuple[str, int], ...]:
+def _incomplete(record: Record, pool: Pool) -> Other:
+    missing = pool.context.closure(record.node).missing
+    names = ", ".join(f"{node.name}/{node.hash[:7]}" for node in missing[:3])
+    have = f"{len(missing)} closure nodes are in no mirror: {names}"
+    return Other(artifact(record, pool.context.dag), "K0", have, "complete", len(missing))
+
+
+def _compared(ranking: Ranking, dag: Dag) -> tuple[Other, ...]:
+    """Add what differs along the DAG to the nearest others, and to all that look alike."""
+    if ranking.best is None:
+        return ()
+    found = []
+    for number, other in enumerate(ranking.others):
+        record = dag.record(other.artifact.hash)
+        if record is not None and (number < _COMPARED or other.worse_by in _TWIN_KEYS):
+            other = other.with_differences(differences(ranking.best.node, record.node, dag))
+        found.append(other)
+    return tuple(found)
+
+
+def _remarks(best: Record, context: Context) -> tuple[str, ...]:
+    """Say what may surprise about the choice."""
+    node, notes = best.node, []
+    version = parse_version(node.version)
+    kind = version_class(version)
+    if kind == 2:
+        notes.append(f"{node.version} is no release: it sorts above every number, so any @N: includes it")
+    elif kind == 1:
+        notes.append(f"{node.version} is a pre-release")
+    asked = "" if context.spec.requirement or context.spec.versions.is_any else str(context.spec.versions)
+    if asked not in ("", node.version) and not {":", ",", "="}.intersection(asked):
+        notes.append(f"@{asked} is a range that includes {node.version}; @={asked} means {asked} alone")
+    if context.prefix_exists is None and not node.partial:
+        others = [
+            n for n in context.closure(node).externals if n.external and n.name not in ("glibc", "musl")
+        ]
+        if others:
+            texts = ", ".join(f"{n.name}@{n.version} at {n.external}" for n in others)
+            notes.append(f"not looked for, as the answer is for another host: {texts}")
+    return tuple(notes)
+
+
+def _relaxations(
+    failed: Iterable[tuple[Record, list[Mismatch]]], contexts: tuple[Context, ...]
+) -> tuple[tuple[str, int], ...]:
     """For each single condition, how many candidates would be left if only that were dropped; most first.
 
-    A condition of the request is named by its text, one of the host by its reason code.
+    A condition of the request is named by its text, one of the host by its reason code. A candidate counts only if
+    its closure passes too.
     """
     counts: dict[str, int] = {}
-    for found in problems:
+    for record, found in failed:
         names = {_condition(problem) for problem in found}
-        if len(names) == 1:
-            name = names.pop()
+        if len(names) != 1:
+            continue
+        name = names.pop()
+        rest = {_condition(p) for c in contexts for gate in CLOSURE_GATES for p in gate(record, c)}
+        if not _lacking(record, contexts[0]) and (found[0].code == name or rest <= {name}):
             counts[name] = counts.get(name, 0) + 1
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -72,36 +72,89 @@ class Rejection:
             "have": self.have,
             "need": self.need,
             "also": list(self.also),
+            "name": a.name,
             "version": a.version,
             "os": a.os,
             "target": a.target,
+            "compiler": a.compiler,
         }
 
 
 @frozen
+class Difference:
+    """One attribute in which a candidate differs from the chosen one: of which `node`, and `what`."""
+
+    node: str
+    what: str
+    have: str
+    best: str
+
+    def __str__(self) -> str:
+        """Return ``python version 3.11.9, not 3.12.4``."""
+        return f"{self.node} {self.what} {self.have}, not {self.best}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the entry of `differences`."""
+        return {"node": self.node, "what": self.what, "have": self.have, "best": self.best}
+
+
+@frozen
 class Other:
-    """A candidate that fits but is not the best: `worse_by` is the first key in which it loses."""
+    """A candidate that fits but is not the best: `worse_by` is the first key in which it loses.
+
+    It is "unify" for one that the keys prefer, but that another root cannot live with. `differences` is None where
+    the DAGs were not compared (far from the choice), () for a twin: nothing visible differs.
+    """
 
     artifact: Artifact
     worse_by: str
     have: str = ""
     best: str = ""
     missing: int = 0
+    differences: tuple[Difference, ...] | None = None
+
+    @property
+    def twin(self) -> bool:
+        """True when nothing but build dependencies, recipe or build environment can differ from the choice."""
+        return self.differences == ()
+
+    def with_differences(self, found: tuple[Difference, ...]) -> Other:
+        """Return a copy that says what differs."""
+        return Other(self.artifact, self.worse_by, self.have, self.best, self.missing, found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `others` entry."""
-        return {"hash": self.artifact.hash, "worse_by": self.worse_by, "have": self.have, "best": self.best}
+        a = self.artifact
+        found = self.differences
+        return {
+            "hash": a.hash,
+            "worse_by": self.worse_by,
+            "have": self.have,
+            "best": self.best,
+            "missing": self.missing,
+            "name": a.name,
+            "version": a.version,
+            "os": a.os,
+            "target": a.target,
+            "compiler": a.compiler,
+            "differences": None if found is None else [difference.to_dict() for difference in found],
+        }
 
 
 @frozen
 class Root:
-    """The answer for one query. `candidates` = chosen (0 or 1) + len(others) + len(rejected), always."""
+    """The answer for one query. `candidates` = chosen (0 or 1) + len(others) + len(rejected), always.
+
+    `keys` has the value of the chosen candidate in each key (whole numbers, lists of them, or the hash), `key_texts`
+    what they mean.
+    """
 
     query: str
     candidates: int
     chosen: Artifact | None
     decided_by: tuple[str, ...] = ()
-    keys: Mapping[str, str] = {}
+    keys: Mapping[str, Any] = {}
+    key_texts: Mapping[str, str] = {}
     others: tuple[Other, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     relax: tuple[tuple[str, int], ...] = ()
@@ -124,6 +177,8 @@ class Root:
             "chosen": self.chosen.to_dict() if self.chosen else None,
             "decided_by": list(self.decided_by),
             "keys": dict(self.keys),
+            "key_texts": dict(self.key_texts),
+            "twins": sum(other.twin for other in self.others),
             "others": [other.to_dict() for other in self.others],
             "rejected": [rejection.to_dict() for rejection in self.rejected],
             "funnel": self.funnel(),
@@ -176,6 +231,23 @@ class Missing:
 
 
 @frozen
+class Coverage:
+    """One host of several: for each root (query, number of candidates that fit there, True when one was chosen)."""
+
+    host: Host
+    roots: tuple[tuple[str, int, bool], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `coverage` entry."""
+        return {
+            "host": self.host.to_dict(),
+            "roots": [
+                {"query": query, "fits": count, "chosen": chosen} for query, count, chosen in self.roots
+            ],
+        }
+
+
+@frozen
 class Resolution:
     """The whole answer. Nothing else is needed to explain it, to fetch it, or to print it."""
 
@@ -187,6 +259,7 @@ class Resolution:
     host_provides: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     conflicts: tuple[str, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -206,6 +279,7 @@ class Resolution:
             "host_provides": list(self.host_provides),
             "missing": [node.to_dict() for node in self.missing],
             "conflicts": list(self.conflicts),
+            "coverage": [row.to_dict() for row in self.coverage],
         }
 
 

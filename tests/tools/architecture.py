@@ -21,6 +21,7 @@ LAYERS = {
     "client": 3,
     "portal": 3,
     "answers": 3,
+    "lockfile": 3,
     "sources": 3,
     "config": 3,
     "spack_config": 3,

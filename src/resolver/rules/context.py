@@ -7,10 +7,25 @@ from ..closure import Closure, closure_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..model import Dag, Host, Node
     from ..spec.values import Spec
+
+
+#: Preference of providers, best first (Spack's default `packages:all:providers`); others come last.
+PROVIDERS: Mapping[str, tuple[str, ...]] = {
+    "blas": ("openblas", "amdblis"),
+    "lapack": ("openblas", "amdlibflame"),
+    "mpi": ("openmpi", "mpich"),
+    "zlib-api": ("zlib-ng", "zlib"),
+    "iconv": ("libiconv",),
+    "jpeg": ("libjpeg-turbo", "libjpeg"),
+    "pkgconfig": ("pkgconf", "pkg-config"),
+    "fftw-api": ("fftw", "amdfftw"),
+    "scalapack": ("netlib-scalapack", "amdscalapack"),
+    "gl": ("glx", "osmesa"),
+}
 
 
 @frozen
@@ -18,11 +33,13 @@ class Policy:
     """Settings that change which candidates are accepted.
 
     `libc` is "inferred" (default: an OS label may stand in for a libc that is not recorded) or "recorded".
-    `stack` keeps only candidates of that stack, where the source knows stacks.
+    `stack` keeps only candidates of that stack, where the source knows stacks. `providers` replaces the preference of
+    single virtuals (key K8), best provider first.
     """
 
     libc: str = "inferred"
     stack: str | None = None
+    providers: Mapping[str, tuple[str, ...]] = {}
 
 
 class Context:
@@ -49,6 +66,12 @@ class Context:
         self.policy = policy if policy is not None else Policy()
         self.prefix_exists = prefix_exists
         self._closures: dict[str, Closure] = {}
+        #: Hashes that the prefix of a ``/hash`` request fits, when they are several; `rank` sets it.
+        self.ambiguous: tuple[str, ...] = ()
+
+    def providers(self, virtual: str) -> tuple[str, ...]:
+        """Return the packages that may stand for a virtual, best first; () for a name that is none."""
+        return self.policy.providers.get(virtual) or PROVIDERS.get(virtual, ())
 
     def closure(self, node: Node) -> Closure:
         """Return the closure of a candidate. Pages record no edges: theirs is the node alone."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 
+from ...values import changed
 from .. import targets
 from ..closure import LIBC_NAMES, label
 from ..host.libc_table import inferred_libc
 from ..model import Libc, Mismatch
 from ..spec.matching import mismatches
-from ..spec.versions import parse_version
+from ..spec.versions import ANY, parse_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,22 @@ _GCC_LANGUAGES = frozenset(("c", "cxx", "fortran"))
 
 
 def query(record: Record, context: Context) -> Iterator[Mismatch]:
-    """G1 to G8: everything that the request says."""
-    yield from mismatches(record.node, context.spec, context.dag)
+    """G1 to G8: everything that the request says. A virtual stands for any of its usual providers."""
+    node, spec = record.node, context.spec
+    if spec.name not in (node.name, "") and node.name in context.providers(spec.name):
+        if not spec.versions.is_any:
+            yield Mismatch("virtual-version", f"{node.name} as {spec.name}", f"{spec.name}@{spec.versions}")
+        spec = changed(spec, name=node.name, versions=ANY)
+    yield from mismatches(node, spec, context.dag)
+
+
+def ambiguous(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G2: a hash prefix must name one binary."""
+    if record.node.hash in context.ambiguous:
+        asked = f"/{context.spec.hash}"
+        yield Mismatch(
+            "hash", f"/{record.node.hash[:12]}", f"one; {len(context.ambiguous)} begin with {asked}"
+        )
 
 
 def stack(record: Record, context: Context) -> Iterator[Mismatch]:
@@ -116,7 +131,7 @@ def runtime(record: Record, context: Context) -> Iterator[Mismatch]:
         )
 
 
-OWN_GATES: tuple[Gate, ...] = (query, stack, platform, target, system, development)
+OWN_GATES: tuple[Gate, ...] = (query, ambiguous, stack, platform, target, system, development)
 CLOSURE_GATES: tuple[Gate, ...] = (closure_targets, closure_systems, externals, runtime)
 
 

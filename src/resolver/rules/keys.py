@@ -8,6 +8,7 @@ order of KEYS is the order of preference. Rules and reasons: docs/semantics.md, 
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from ...values import frozen
 from .. import targets
@@ -19,7 +20,7 @@ from .gates import MACOS, distribution, libc_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
     from typing import Any
 
     from ..model import Node, Record, VariantValue
@@ -35,28 +36,46 @@ _RUNTIMES = ("gcc-runtime", "intel-oneapi-runtime")
 _PEP440_PRE = re.compile(
     r"\d(\.\d+)*[._-]?(a|b|c|rc|alpha|beta|pre|preview)[._-]?\d*([._-]?dev\d*)?$|[._-]?dev\d*$"
 )
-#: Preference of providers, best first (Spack's default `packages:all:providers`); others come last.
-PROVIDERS: Mapping[str, tuple[str, ...]] = {
-    "blas": ("openblas", "amdblis"),
-    "lapack": ("openblas", "amdlibflame"),
-    "mpi": ("openmpi", "mpich"),
-    "zlib-api": ("zlib-ng", "zlib"),
-    "iconv": ("libiconv",),
-    "jpeg": ("libjpeg-turbo", "libjpeg"),
-    "pkgconfig": ("pkgconf", "pkg-config"),
-    "fftw-api": ("fftw", "amdfftw"),
-    "scalapack": ("netlib-scalapack", "amdscalapack"),
-    "gl": ("glx", "osmesa"),
-}
+
+
+class Usual:
+    """The usual variants of each package and version among all specs of the sources (K3, K9), found once.
+
+    Args:
+        named: returns every record of a package name.
+    """
+
+    def __init__(self, named: Callable[[str], Sequence[Record]]) -> None:
+        self._named = named
+        self._known: dict[str, dict[str, list[Node]]] = {}
+        self._values: dict[tuple[str, str], dict[str, VariantValue | None]] = {}
+
+    def variants(self, node: Node) -> dict[str, VariantValue | None]:
+        """Return the most frequent value of each variant among the specs of that package and version."""
+        key = (node.name, node.version)
+        if key not in self._values:
+            peers = self._peers(node.name).get(node.version) or [node]
+            names = sorted({name for peer in peers for name in peer.variants})
+            self._values[key] = {n: _most_frequent(peer.variants.get(n) for peer in peers) for n in names}
+        return self._values[key]
+
+    def _peers(self, name: str) -> dict[str, list[Node]]:
+        if name not in self._known:
+            versions: dict[str, list[Node]] = {}
+            for record in sorted(self._named(name), key=lambda record: record.node.hash):
+                if record.node.external is None:
+                    versions.setdefault(record.node.version, []).append(record.node)
+            self._known[name] = versions
+        return self._known[name]
 
 
 @frozen
 class Pool:
-    """The accepted candidates, and `named`: every record of a package name in the sources (for K3, K9)."""
+    """The candidates that compete, and the usual variants of every package in the sources (for K3, K9)."""
 
     context: Context
     accepted: tuple[Record, ...]
-    named: Callable[[str], Sequence[Record]]
+    usual: Usual
 
     def dependencies(self, record: Record) -> list[Node]:
         """Return the link and run closure without the root and without externals."""
@@ -69,7 +88,7 @@ def complete(pool: Pool) -> Measure:
 
     def measure(record: Record) -> Value:
         missing = 0 if record.node.partial else len(pool.context.closure(record.node).missing)
-        return (missing > 0, f"{missing} closure nodes missing" if missing else "complete")
+        return (int(missing > 0), f"{missing} closure nodes missing" if missing else "complete")
 
     return measure
 
@@ -86,11 +105,18 @@ def version_classes(pool: Pool) -> Measure:
 
 def versions(pool: Pool) -> Measure:
     """K2: newest version."""
-    rank = _ranks((_class(r.node, pool), _Descending(parse_version(r.node.version))) for r in pool.accepted)
+    groups: dict[str, list[tuple[int, _Descending]]] = {}
+    for r in (
+        pool.accepted
+    ):  # a virtual root has candidates of several packages: versions of each are ranked apart
+        value = (_class(r.node, pool), _Descending(parse_version(r.node.version)))
+        groups.setdefault(r.node.name, []).append(value)
+    rank = {name: _ranks(values) for name, values in groups.items()}
 
     def measure(record: Record) -> Value:
         node = record.node
-        return (rank[_class(node, pool), _Descending(parse_version(node.version))], node.version)
+        at = (_class(node, pool), _Descending(parse_version(node.version)))
+        return (rank[node.name][at], node.version)
 
     return measure
 
@@ -140,7 +166,8 @@ def libc(pool: Pool) -> Measure:
 
 def interpreter(pool: Pool) -> Measure:
     """K5: the newest final interpreter that the root extends (python for ``py-*``, ...)."""
-    name = next((i for prefix, i in _INTERPRETERS.items() if pool.context.spec.name.startswith(prefix)), None)
+    root = pool.accepted[0].node.name if pool.accepted else ""
+    name = next((i for prefix, i in _INTERPRETERS.items() if root.startswith(prefix)), None)
 
     def version(record: Record) -> tuple[int, _Descending] | None:
         found = [node.version for node in pool.dependencies(record) if node.name == name]
@@ -212,10 +239,12 @@ def providers(pool: Pool) -> Measure:
 
     def measure(record: Record) -> Value:
         used: dict[tuple[str, str], int] = {}
+        if record.node.name in (own := pool.context.providers(pool.context.spec.name)):
+            used[pool.context.spec.name, record.node.name] = own.index(record.node.name)  # a virtual root
         for node in (record.node, *pool.dependencies(record)):
             for edge in node.closure_edges():
                 for virtual in edge.virtuals:
-                    if order := PROVIDERS.get(virtual):
+                    if order := pool.context.providers(virtual):
                         at = order.index(edge.name) if edge.name in order else len(order)
                         used[virtual, edge.name] = at
         return (sum(used.values()), ", ".join(f"{name} for {virtual}" for virtual, name in sorted(used)))
@@ -254,7 +283,7 @@ def dependency_vector(pool: Pool) -> Measure:
 
     def measure(record: Record) -> Value:
         vector = sorted((node.name, rank[_version_key(node)], node.version) for node in _ranked(record, pool))
-        return ([(name, number) for name, number, _ in vector], ", ".join(f"{n}@{v}" for n, _, v in vector))
+        return ([[name, number] for name, number, _ in vector], ", ".join(f"{n}@{v}" for n, _, v in vector))
 
     return measure
 
@@ -295,7 +324,10 @@ def spec_age(pool: Pool) -> Measure:  # noqa: ARG001 -- every key has this signa
     def measure(record: Record) -> Value:
         node = record.node
         spliced = node.build_spec is not None
-        return ((-node.format, spliced), f"specfile {node.format}{', spliced' if spliced else ''}")
+        return (
+            [max(0, 5 - node.format), int(spliced)],
+            f"specfile {node.format}{', spliced' if spliced else ''}",
+        )
 
     return measure
 
@@ -385,15 +417,10 @@ def _class(node: Node, pool: Pool) -> int:
 
 def _unusual(node: Node, pool: Pool, fixed: frozenset[str]) -> Value:
     """Return how many variant values differ from the most frequent ones among all specs of that version."""
-    peers = [
-        r.node for r in pool.named(node.name) if r.node.version == node.version and r.node.external is None
-    ]
-    peers = sorted(peers, key=lambda peer: peer.hash) or [node]
     count, texts = 0, []
-    for name in sorted({name for peer in peers for name in peer.variants} - fixed):
-        usual = _most_frequent(peer.variants.get(name) for peer in peers)
+    for name, usual in pool.usual.variants(node).items():
         own = node.variants.get(name)
-        if own != usual:
+        if name not in fixed and own != usual:
             count += len(set(_values(own)) ^ set(_values(usual))) if isinstance(own, tuple) else 1
             texts.append(_show_variant(name, own))
     return (count, " ".join(texts) or "usual variants")
@@ -429,8 +456,13 @@ def _target_order(name: str) -> tuple[Any, ...]:
 
 
 def _version_key(node: Node) -> tuple[str, int, _Descending]:
-    version = parse_version(node.version)
-    return (node.name, version_class(version), _Descending(version))
+    return _version_rank(node.name, node.version)
+
+
+@cache
+def _version_rank(name: str, text: str) -> tuple[str, int, _Descending]:
+    version = parse_version(text)
+    return (name, version_class(version), _Descending(version))
 
 
 def _ranked(record: Record, pool: Pool) -> list[Node]:

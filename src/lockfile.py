@@ -1,0 +1,138 @@
+"""The lock file: what was asked, for which host, what was chosen, and the digests of every blob (pure).
+
+`write` makes the document from an answer and the proven manifests; `Lock.read` takes it back; `changes` says what
+no longer holds. The file is JSON, ``cachefetch/lock/1``, with sorted keys and one line a value, so that it can be
+kept under version control.
+"""
+
+from __future__ import annotations
+
+import json
+
+from .errors import FormatError
+from .resolver import targets
+from .resolver.saved import host_from
+from .resolver.spec.versions import parse_version
+from .values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .resolver.model import Host
+    from .resolver.resolution import Resolution
+
+SCHEMA = "cachefetch/lock/1"
+DEFAULT_NAME = "cachefetch.lock"
+
+
+@frozen
+class Locked:
+    """One binary: sha256 and size in bytes of its tarball and of its spec document."""
+
+    name: str
+    version: str
+    hash: str
+    sha256: str
+    size: int
+    spec_sha256: str
+    spec_size: int
+
+
+@frozen
+class Lock:
+    """A lock file. `roots` maps canonical queries to hashes, `needs` has the facts that a host must meet."""
+
+    roots: Mapping[str, str]
+    host: Host
+    packages: tuple[Locked, ...]
+    mirrors: tuple[str, ...]
+    decided_by: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def read(cls, data: bytes, *, what: str) -> Lock:
+        """Return the lock.
+
+        Raises:
+            FormatError: not JSON, another document, or a field is missing or of another type.
+        """
+        hint = "make it with `cachefetch resolve SPEC... --lock FILE`"
+        try:
+            document = json.loads(data)
+            if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+                raise FormatError(f"{what} is no {SCHEMA} document", hint=hint)
+            roots = document["roots"]
+            packages = tuple(Locked(**entry) for entry in document["packages"])
+            known = {package.hash for package in packages}
+            if not roots or not all(root["hash"] in known for root in roots):
+                raise ValueError("a root is not among the packages")
+            return cls(
+                {root["query"]: root["hash"] for root in roots},
+                host_from(document["host"]),
+                packages,
+                tuple(document["mirrors"]),
+                {root["query"]: tuple(root["decided_by"]) for root in roots},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(
+                f"{what} is no usable lock file: {type(error).__name__}: {error}", hint=hint
+            ) from None
+
+
+def write(answer: Resolution, packages: tuple[Locked, ...]) -> bytes:
+    """Return the lock file for an answer whose status is ok."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "host": answer.host.to_dict(),
+        "roots": [
+            {"query": r.query, "hash": r.chosen.hash, "decided_by": list(r.decided_by)}
+            for r in sorted(answer.roots, key=lambda root: root.query)
+            if r.chosen
+        ],
+        "packages": [
+            {name: getattr(package, name) for name in Locked.__match_args__}
+            for package in sorted(packages, key=lambda p: (p.name, p.version, p.hash))
+        ],
+        "mirrors": sorted(state.mirror for state in answer.mirrors if state.usable),
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def host_changes(lock: Lock, host: Host) -> tuple[str, ...]:
+    """Return why this host may not run what was locked for another one; () when it may.
+
+    What runs on the locked host runs here when platform and libc kind are the same, this CPU is that target or a
+    descendant of it, and this libc is not older. Elsewhere the OS must be the same.
+    """
+    was, found = lock.host, []
+    if was.platform != host.platform:
+        found.append(f"platform {host.platform}, locked for {was.platform}")
+    if not targets.runs_on(was.target, host.target):
+        found.append(f"target {host.target}, locked for {was.target}")
+    if host.platform != "linux" and was.os != host.os:
+        found.append(f"os {host.os}, locked for {was.os}")
+    if was.libc is not None:
+        mine = host.libc
+        same = mine is not None and mine.kind == was.libc.kind
+        same = same and (not mine or not mine.prefix or mine.prefix == (was.libc.prefix or mine.prefix))
+        if mine is None or not same or parse_version(mine.version) < parse_version(was.libc.version):
+            found.append(f"libc {mine or 'unknown'}, locked for {was.libc}")
+    return tuple(found)
+
+
+def changes(lock: Lock, packages: tuple[Locked, ...]) -> tuple[str, ...]:
+    """Return in what packages differ from the locked ones; () when they are the same."""
+    now = {package.hash: package for package in packages}
+    found = []
+    for was in lock.packages:
+        label = f"{was.name}@{was.version}/{was.hash[:7]}"
+        new = now.pop(was.hash, None)
+        if new is None:
+            found.append(f"{label} is not part of the answer any more")
+        elif new != was:
+            found.append(
+                f"{label}: sha256 {new.sha256[:12]} ({new.size} bytes), locked {was.sha256[:12]} ({was.size})"
+            )
+    found += [f"{p.name}@{p.version}/{p.hash[:7]} is not in the lock file" for p in now.values()]
+    return tuple(found)

@@ -1,0 +1,119 @@
+"""Lock files: written with proven digests, reproduced exactly or refused with what changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.functional.conftest import KEY, MIRROR, Done, host
+
+from cachefetch.errors import FormatError
+from cachefetch.lockfile import Lock
+
+HOST = host("linux", "debian12", "x86_64_v3", "glibc@2.36:/usr", "gcc@12.2.0")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A copy of the example mirror that may be damaged."""
+    return Path(shutil.copytree(MIRROR, tmp_path / "mirror"))
+
+
+@pytest.fixture
+def locked(cli: Callable[..., Done], mirror: Path, tmp_path: Path) -> tuple[list[str], Path]:
+    """The mirror options and a lock file for py-multidict."""
+    options = ["-m", str(mirror), "--key", KEY]
+    path = tmp_path / "cachefetch.lock"
+    done = cli("resolve", "py-multidict", *options, *HOST, "--lock", str(path))
+    assert done.code == 0, done.err
+    return options, path
+
+
+def test_resolve_reproduces_the_lock(cli: Callable[..., Done], locked: tuple[list[str], Path]) -> None:
+    options, path = locked
+    first = json.loads(path.read_bytes())
+    done = cli("resolve", "--locked", "--lock", str(path), *options, *HOST, "--json")
+    assert done.code == 0
+    assert done.json["roots"][0]["chosen"]["hash"] == first["roots"][0]["hash"]
+    assert {e["hash"] for e in done.json["closure"]} == {p["hash"] for p in first["packages"]}
+    again = path.with_suffix(".again")
+    assert cli("resolve", "py-multidict", *options, *HOST, "--lock", str(again)).code == 0
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_other_specs_are_refused(cli: Callable[..., Done], locked: tuple[list[str], Path]) -> None:
+    options, path = locked
+    done = cli("resolve", "zlib", "--locked", "--lock", str(path), *options, *HOST)
+    assert done.code == 2
+    assert "was made for py-multidict, not for zlib" in done.err
+
+
+def test_fetch_takes_what_is_locked_without_an_index(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], mirror: Path, tmp_path: Path
+) -> None:
+    options, path = locked
+    shutil.rmtree(mirror / "v3" / "manifests" / "index")
+    done = cli("fetch", "--lock", str(path), *options, *HOST, "--json", "--to", str(tmp_path / "to"))
+    assert done.code == 0, done.err
+    promised = {p["hash"]: p["sha256"] for p in json.loads(path.read_bytes())["packages"]}
+    assert {item["hash"]: item["sha256"] for item in done.json["items"]} == promised
+
+
+def test_another_host_is_refused(cli: Callable[..., Done], locked: tuple[list[str], Path]) -> None:
+    options, path = locked
+    old = host("linux", "rhel8", "x86_64_v2", "glibc@2.28:/usr")
+    done = cli("fetch", "--lock", str(path), *options, *old)
+    assert done.code == 2
+    assert "target x86_64_v2, locked for x86_64_v3" in done.err
+    assert "libc glibc@2.28:/usr, locked for glibc@2.36:/usr" in done.err
+    done = cli("resolve", "--locked", "--lock", str(path), *options, *old, "--json")
+    assert done.code == 3
+
+
+@pytest.mark.parametrize("command", [["fetch"], ["resolve", "--locked"]])
+def test_another_digest_is_refused(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], command: list[str]
+) -> None:
+    options, path = locked
+    document = json.loads(path.read_bytes())
+    document["packages"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    done = cli(*command, "--lock", str(path), *options, *HOST, "--json")
+    assert done.code == 6
+    assert done.json["code"] == "lock-changed"
+    name = document["packages"][0]["name"]
+    assert [text.partition("@")[0] for text in done.json["context"]["changes"]] == [name]
+
+
+def test_a_hash_that_is_gone_is_told(cli: Callable[..., Done], locked: tuple[list[str], Path]) -> None:
+    options, path = locked
+    document = json.loads(path.read_bytes())
+    gone = document["roots"][0]["hash"]
+    for entry in (*document["roots"], *document["packages"]):
+        if entry["hash"] == gone:
+            entry["hash"] = "z" * 32
+    path.write_text(json.dumps(document))
+    assert cli("resolve", "--locked", "--lock", str(path), *options, *HOST).code == 3
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"schema": "cachefetch/lock/1"}', '{"schema": "x"}'])
+def test_what_is_no_lock_file_is_named(damage: str) -> None:
+    with pytest.raises(FormatError, match=r"some\.lock"):
+        Lock.read(damage.encode(), what="some.lock")
+
+
+def test_a_damaged_package_is_refused(locked: tuple[list[str], Path]) -> None:
+    document: dict[str, Any] = json.loads(locked[1].read_bytes())
+    del document["packages"][0]["size"]
+    with pytest.raises(FormatError, match="no usable lock file"):
+        Lock.read(json.dumps(document).encode(), what="x")
+
+
+def test_nothing_is_written_for_no_answer(cli: Callable[..., Done], tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    assert cli("resolve", "py-multidict@99", "-m", MIRROR, "--key", KEY, *HOST, "--lock", str(path)).code == 3
+    assert not path.exists()
