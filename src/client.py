@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     import anyio
 
     from .fetch.events import Reporter
+    from .fetch.extract import Extraction
+    from .fetch.keys import Published
     from .fetch.limits import Limits
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
     from .fetch.transports import Transport, Transports
@@ -72,6 +74,8 @@ class Options:
     offline: bool
     refresh: bool
     policy: Policy
+    require_fresh: bool = False
+    max_index_age: float | None = None
 
 
 class _Base:
@@ -86,6 +90,8 @@ class _Base:
         offline: bool = False,
         refresh: bool = False,
         stack: str | None = None,
+        require_fresh: bool = False,
+        max_index_age: float | None = None,
         config: Config | None = None,
         limits: Limits | None = None,
         reporter: Reporter | None = None,
@@ -104,6 +110,8 @@ class _Base:
             offline,
             refresh,
             Policy(libc=settings.libc, stack=stack),
+            require_fresh,
+            max_index_age,
         )
         self._limits = limits
         self._reporter = reporter
@@ -111,6 +119,8 @@ class _Base:
         self._known: dict[frozenset[str], Sources] = {}
         self._index_store: IndexStore | None = None
         self._key_problems: tuple[str, ...] = ()
+        #: (mirror, message) of every index that is an older one again.
+        self.rollbacks: tuple[tuple[str, str], ...] = ()
 
     def _detect(self, overrides: HostOverrides | None) -> Host:
         from .resolver.host.detect import detect
@@ -145,9 +155,15 @@ class _Base:
         """Read the mirrors once a client."""
         if self._sources is None:
             o = self.options
-            self._sources = yield from open_sources(
+            found = yield from open_sources(
                 self.mirrors(), o.config, self._indexes, refresh=o.refresh, offline=o.offline
             )
+            try:
+                self.rollbacks = self._judge(found)
+            except BaseException:
+                found.specs.close()
+                raise
+            self._sources = found
         return self._sources
 
     def _healed(self, work: Callable[[], Steps[T]]) -> Steps[T]:
@@ -161,6 +177,49 @@ class _Base:
         self._indexes().drop(damaged)
         self._sources = None
         return (yield from work())
+
+    def _judge(self, found: Sources) -> tuple[tuple[str, str], ...]:
+        """Compare each index with what was seen of its mirror; return the rollbacks.
+
+        Raises:
+            FreshnessError: an index is not as fresh as the options ask.
+            StoreError: it cannot be remembered.
+        """
+        import time
+
+        from .fetch.verify import freshness
+
+        o, now, rollbacks = self.options, time.time(), []
+        states = {state.mirror: state.state for state in found.states}
+        for source in found.specs.sources:
+            if not isinstance(meta := getattr(source, "meta", None), dict):
+                continue  # a page: read anew each time, and nothing is remembered of it
+            memory = os.path.join(self._indexes().directory(meta["location"]), "seen.json")
+            history = freshness.decode(_read_memory(memory))
+            verdict = freshness.judge(history, meta["sha256"], int(meta["size"]), now)
+            if verdict.history != history:
+                _remember(memory, freshness.encode(verdict.history))
+            checked = states.get(source.mirror) != "stale-ok"
+            freshness.require(
+                source.mirror,
+                verdict,
+                checked=checked,
+                fresh=o.require_fresh,
+                max_age=o.max_index_age,
+                now=now,
+                memory=memory,
+            )
+            if message := freshness.rollback_message(source.mirror, verdict):
+                rollbacks.append((source.mirror, message))
+        return tuple(rollbacks)
+
+    def _with_caveats(self, receipt: Receipt) -> Receipt:
+        """Return the receipt with what was odd about keys and indexes."""
+        from .fetch.model import Caveat, Receipt
+
+        receipt = receipt.with_warnings("key-file", self._key_problems)
+        more = tuple(Caveat("rollback", message, mirror) for mirror, message in self.rollbacks)
+        return Receipt(receipt.items, receipt.network_bytes, receipt.warnings + more, receipt.status)
 
     def _resolve_steps(
         self,
@@ -213,6 +272,35 @@ class _Base:
         sources = yield from self._open_steps()
         return listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
 
+    def _key_steps(self) -> Steps[dict[str, tuple[Published, ...]]]:
+        from .fetch.keys import published
+
+        if not self.mirrors():
+            raise UsageError("no mirror is configured", hint="name one with -m URL|DIRECTORY")
+        found = {}
+        for mirror in self.mirrors():
+            found[mirror.name] = yield from published(mirror.location)
+        return found
+
+    def _artifact_steps(self, spec: str, host: Host | None) -> Steps[Artifact]:
+        """Choose the one binary to unpack; a hash alone is looked up, not matched with this host."""
+        if not spec.startswith("/"):
+            answer = yield from self._resolve_steps((spec,), host, False, (), False)
+            if len(answer.roots) != 1:
+                raise UsageError(f"{spec!r} names {len(answer.roots)} packages; one is unpacked at a time")
+            if answer.roots[0].chosen is None:
+                raise resolution_error(answer)
+            return answer.roots[0].chosen
+        found = (yield from self._list_steps(spec, False, None)).specs
+        if len(found) != 1:
+            names = ", ".join(f"{a.name}/{a.hash}" for a in found[:5])
+            raise UsageError(
+                f"{spec} means {len(found)} binaries: {names}" if found else f"no mirror has a binary {spec}",
+                hint="give more of the hash" if found else "`cachefetch list` shows what the mirrors hold",
+                context={"hash": spec, "matches": len(found)},
+            )
+        return found[0]
+
 
 class AsyncClient(_Base):
     """Resolve and fetch, as coroutines.
@@ -224,6 +312,8 @@ class AsyncClient(_Base):
         offline: open no socket; directories and the local store may be read.
         refresh: ask every mirror, however fresh the local index is.
         stack: keep only candidates of this stack, where the source knows stacks.
+        require_fresh: refuse a mirror whose index is an older one again, or could not be checked.
+        max_index_age: seconds; refuse a mirror whose index has not changed for longer. None for no limit.
         config: settings; None reads the configuration files and the environment.
         limits: time-outs and sizes of transfers; None for the defaults.
         reporter: gets an event for everything that happens to a transfer.
@@ -404,6 +494,15 @@ class AsyncClient(_Base):
         async with self._turn:
             return await self._drive(self._healed(work))
 
+    async def published_keys(self) -> dict[str, tuple[Published, ...]]:
+        """Return the public keys that each mirror publishes, by its name. Nothing is trusted by that.
+
+        Raises:
+            UsageError: no mirror is given or configured.
+            NotFoundError, IntegrityError, MirrorError: a mirror has no keys, or they cannot be read.
+        """
+        return await self._drive(self._key_steps())
+
     async def fetch(
         self,
         *specs: str,
@@ -443,7 +542,40 @@ class AsyncClient(_Base):
             receipt = await fetch_items([_wanted(a, sources, delivery) for a in artifacts], to=to, **engine)
         except MissingError as error:
             raise resolution_error(with_missing(answer, error.missing, nodes)) from error
-        return receipt.with_warnings("key-file", self._key_problems)
+        return self._with_caveats(receipt)
+
+    async def extract(
+        self, spec: str, to: str, *, host: Host | None = None, portable: bool = False
+    ) -> Extraction:
+        """Fetch and verify one package, without its dependencies, and unpack it into the new directory `to`.
+
+        Args:
+            spec: as for `resolve`; or ``/hash``, which is taken for whatever host it was built.
+            to: must not exist, or be empty. It gets what the package's prefix held.
+            host: as for `resolve`.
+            portable: refuse names that differ only in case or Unicode form.
+
+        Raises:
+            ResolutionError, TrustError, MirrorError, StoreError: as for `fetch`.
+            ArchiveError: the package is damaged or would write elsewhere; nothing is left of it.
+            UsageError: `to` exists; or the hash fits no binary, or several.
+        """
+        from anyio import to_thread
+
+        from .fetch.execute import fetch_items
+        from .fetch.extract import Extraction, extract_tarball, require_absent
+
+        target = require_absent(to)
+        artifact = await self._drive(self._artifact_steps(spec, host))
+        sources = await self._drive(self._open_steps())
+        delivery = self._delivery(sources)
+        receipt = await fetch_items([_wanted(artifact, sources, delivery)], **self._engine())
+        receipt = self._with_caveats(receipt)
+        item = receipt.items[0]
+        contents = await to_thread.run_sync(
+            partial(extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable)
+        )
+        return Extraction(target, item, contents, receipt.network_bytes, receipt.warnings)
 
     async def _learn_closure(
         self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
@@ -688,11 +820,23 @@ class Client(_Base):
         if options.get("resolution") is None:
             keep = {name: options.pop(name) for name in ("host", "unify") if name in options}
             options["resolution"] = self.resolve(*specs, **keep)
-        self._async._sources, self._async._known = (
-            self._sources,
-            self._known,
-        )  # what this client has read needs no second reading
+        self._share()
         return self._portal.call(partial(self._async.fetch, **options))
+
+    def extract(self, spec: str, to: str, **options: Any) -> Extraction:
+        """See `AsyncClient.extract`."""
+        self._run(self._open_steps())
+        self._share()
+        return self._portal.call(partial(self._async.extract, spec, to, **options))
+
+    def _share(self) -> None:
+        """Give what this client has read to the other one, which needs no second reading then."""
+        self._async._sources, self._async._known = self._sources, self._known
+        self._async.rollbacks = self.rollbacks
+
+    def published_keys(self) -> dict[str, tuple[Published, ...]]:
+        """See `AsyncClient.published_keys`."""
+        return self._run(self._key_steps())
 
     def _run(self, steps: Steps[T]) -> T:
         """Run a step function; the network starts with the first request that is not for a local file."""
@@ -765,6 +909,32 @@ def read_head(path: str, size: int) -> bytes:
     """Return the first `size` bytes of a file."""
     with open(path, "rb") as file:
         return file.read(size)
+
+
+def _read_memory(path: str) -> bytes:
+    """Return the bytes of a small file of the store, b"" when there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}", context={"path": path}) from error
+
+
+def _remember(path: str, data: bytes) -> None:
+    """Replace a small file of the store; whoever writes last wins, and no reader sees a half."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror}",
+            hint="free some space, or point XDG_CACHE_HOME to a writable directory",
+            context={"path": path},
+        ) from error
 
 
 async def _read(transport: Transport, get: Get) -> Answer:

@@ -13,11 +13,13 @@
     │   ├── TruncatedError          fewer or more bytes than promised
     │   ├── BindingError            valid bytes of another package than the one asked for
     │   ├── LockChangedError        not what the lock file promises
-    │   └── FormatError             a document that is not of its declared format
+    │   ├── FormatError             a document that is not of its declared format
+    │   └── ArchiveError            a package that must not be unpacked; .code and .reason say why
     ├── TrustError            (7)   a signature is missing, bad, or by a key that is not trusted
     │   ├── SignatureMissingError
     │   ├── SignatureInvalidError   text changed after signing, or framing that hides text
-    │   └── KeyNotTrustedError      unknown, expired, revoked or not pinned
+    │   ├── KeyNotTrustedError      unknown, expired, revoked or not pinned
+    │   └── FreshnessError          an older index again, or one that is too old; .code says which
     ├── MirrorError           (8)   network or mirror; try again or elsewhere
     │   ├── NetworkError            may go away: connection, time-out, 5xx, 429
     │   ├── NotFoundError           404 or 410, missing file
@@ -166,6 +168,32 @@ class FormatError(IntegrityError):
     code = "bad-format"
 
 
+class ArchiveError(IntegrityError):
+    """A package that is damaged or would write outside its own directory. ``code`` is ``archive-`` and the reason.
+
+    Args:
+        reason: one of the words in docs/security.md.
+        problem: the rest of a sentence that begins with the file.
+        member: name of the entry, "" for the archive as a whole.
+    """
+
+    def __init__(self, reason: str, problem: str, member: str = "") -> None:
+        where = f" (member {member[:200]!r})" if member else ""
+        super().__init__(
+            f"the package {problem}{where}",
+            hint="nothing was unpacked; do not use this package, and tell the owner of the mirror",
+            context={"reason": reason, "member": member[:200]},
+        )
+        self.reason = reason
+        self.code = f"archive-{reason}"
+
+    def name_file(self, path: str) -> None:
+        """Say which file it is about."""
+        self.context["file"] = path
+        self.message = self.message.replace("the package", f"the package {path}", 1)
+        self.args = (self.message,)
+
+
 class TrustError(CachefetchError):
     """A signature is missing, bad, or made by a key that is not trusted."""
 
@@ -189,6 +217,14 @@ class KeyNotTrustedError(TrustError):
     """The signing key is unknown, expired, revoked or not pinned; ``context["reason"]`` says which."""
 
     code = "key-not-trusted"
+
+
+class FreshnessError(TrustError):
+    """An index that is older than it should be: ``rollback``, ``index-too-old`` or ``index-not-checked``."""
+
+    def __init__(self, code: str, message: str, *, hint: str, context: Mapping[str, Any]) -> None:
+        super().__init__(message, hint=hint, context=context)
+        self.code = code
 
 
 class MirrorError(CachefetchError):

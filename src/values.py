@@ -44,6 +44,14 @@ def changed(value: T, **fields: Any) -> T:
     return type(value)(**{**kept, **fields})
 
 
+def without_secrets(url: str) -> str:
+    """Return a URL for people: no user and password, no query and fragment. A path stays as it is."""
+    import re
+
+    shown = re.sub(r"://[^/?#@]*@", "://", url)
+    return re.sub(r"(://[^?#]*)[?#].*", r"\1?...", shown, flags=re.S)
+
+
 def _make_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
     """Return the only method that is made for each class: one compilation in place of six."""
     arguments = "".join(
@@ -68,8 +76,12 @@ def _hash(self: Any) -> int:
 
 
 def _repr(self: Any) -> str:
-    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+    fields = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self.__match_args__)
     return f"{type(self).__name__}({fields})"
+
+
+def _shown(value: Any) -> str:
+    return repr(without_secrets(value) if isinstance(value, str) and "://" in value else value)
 
 
 def _setattr(self: Any, name: str, value: object) -> None:  # noqa: ARG001 -- Python's signature

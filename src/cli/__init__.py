@@ -20,7 +20,8 @@ COMMANDS = {
     "mirror": ("mirror", "add, remove or list mirrors, or ask each for its state"),
     "index": ("index", "show or renew the local copies of the mirrors' indexes"),
     "doctor": ("doctor", "check this installation, or say what a URL or directory is"),
-    "key": ("key", "list, trust or untrust public keys"),
+    "key": ("key", "list, trust, untrust or fetch public keys"),
+    "extract": ("extract", "fetch, verify and unpack one package"),
     "completion": ("completion", "print the completion script of a shell"),
 }
 

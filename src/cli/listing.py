@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..resolver import explain
-from .options import add_host, add_mirrors, add_output, client_from, host_from
+from .options import add_host, add_mirrors, add_output, client_from, host_from, warn_of_rollbacks
 from .report import document, line, say
 
 TYPE_CHECKING = False
@@ -39,6 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     with client_from(args) as client:
         host = host_from(args, client) or client.host()
         found = client.list(" ".join(args.spec) or None, externals=args.externals, host=host)
+        warn_of_rollbacks(client)
     if args.usable:
         found = found.only_usable()
     if args.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 
 from ..errors import HostError, UsageError
 
@@ -66,8 +67,28 @@ def add_mirrors(parser: argparse.ArgumentParser) -> None:
         "--offline", action="store_true", help="open no socket: local index, store, directories"
     )
     group.add_argument(
+        "--require-fresh",
+        action="store_true",
+        help="refuse an index that is an older one again, or could not be checked",
+    )
+    group.add_argument(
+        "--max-index-age",
+        metavar="AGE",
+        type=_age,
+        help="refuse an index that has not changed for longer: seconds, or 90m, 12h, 7d",
+    )
+    group.add_argument(
         "--refresh", action="store_true", help="ask the mirrors, however fresh the local index is"
     )
+
+
+def _age(text: str) -> float:
+    """Read seconds, or a number with s, m, h or d. Raises ValueError, which argparse reports."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
 
 
 def add_host(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -134,8 +155,16 @@ def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
         offline=args.offline,
         refresh=args.refresh,
         stack=args.stack,
+        require_fresh=args.require_fresh,
+        max_index_age=args.max_index_age,
         reporter=reporter,
     )
+
+
+def warn_of_rollbacks(client: Client) -> None:
+    """Say on stderr which mirrors show an older index again."""
+    for _, message in client.rollbacks:
+        sys.stderr.write(f"warning: {message}\n")
 
 
 def host_from(args: argparse.Namespace, client: Client) -> Host | None:

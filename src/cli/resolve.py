@@ -12,6 +12,7 @@ from .options import (
     host_from,
     hosts_from,
     requirements_from,
+    warn_of_rollbacks,
 )
 from .report import document, line, say
 
@@ -64,6 +65,7 @@ def execute(args: argparse.Namespace) -> int:
                 from .locking import write_file
 
                 write_file(args.lock, client.lock(answer))
+        warn_of_rollbacks(client)
     _print(answer, args)
     return answer.exit_code
 
@@ -111,6 +113,7 @@ def _per_host(args: argparse.Namespace) -> int:
     with client_from(args) as client:
         for path, host in zip(args.host, hosts_from(args, client), strict=True):
             answers.append((path, _resolve(client, args, host)))
+        warn_of_rollbacks(client)
     if args.json:
         entries = [{"file": path, "answer": answer.to_dict()} for path, answer in answers]
         document({"schema": "cachefetch/fleet/1", "hosts": entries})

@@ -7,19 +7,38 @@ Trusted means: in this directory, or given with ``--key`` for one run. There is 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import tempfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, StoreError
+from ..errors import BindingError, ConfigError, FormatError, NotFoundError, StoreError
+from ..resolver.index.readers import Get, join
+from ..resolver.index.readers.manifest import KEY_INDEX_MANIFEST, key_manifest_path, parse_manifest
+from .transports import redact
+from .verify.binding import check_blob
 from .verify.openpgp import KeyInfo, Keyring, normalize_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Generator, Mapping
     from typing import NoReturn
 
-__all__ = ["KeyInfo", "default_directory", "list_keys", "load_files", "load_trusted", "trust", "untrust"]
+    from ..resolver.index.readers import Answer
+
+__all__ = [
+    "KeyInfo",
+    "Published",
+    "default_directory",
+    "key_files",
+    "list_keys",
+    "load_files",
+    "load_trusted",
+    "published",
+    "trust",
+    "untrust",
+]
 
 #: Bytes. A key with hundreds of signatures has some 100 KB.
 MAX_KEY_SIZE = 4 << 20
@@ -76,13 +95,16 @@ def list_keys(directory: str) -> tuple[KeyInfo, ...]:
     return tuple(keyring.certificates[fpr].info for fpr in sorted(keyring.certificates))
 
 
-def trust(data: bytes, directory: str, *, what: str = "the key file") -> tuple[KeyInfo, ...]:
+def trust(
+    data: bytes, directory: str, *, what: str = "the key file", only: Collection[str] = ()
+) -> tuple[KeyInfo, ...]:
     """Trust every public key in `data` from now on; facts about a key that is there already are kept.
 
     Args:
         data: armoured or binary public keys.
         directory: of the key store, made when missing.
         what: name of the file, for messages.
+        only: fingerprints (upper-case) that are wanted; empty takes every key in `data`.
 
     Returns:
         What is now known of each key, in the order of `data`. Revoked, expired and weak keys are stored too
@@ -96,10 +118,12 @@ def trust(data: bytes, directory: str, *, what: str = "the key file") -> tuple[K
     known = load_trusted(directory)
     infos = []
     for fingerprint in given.certificates:
-        only = Keyring({fingerprint: given.certificates[fingerprint]})
+        if only and fingerprint not in only:
+            continue
+        one = Keyring({fingerprint: given.certificates[fingerprint]})
         if fingerprint in known.certificates:
-            only = Keyring({fingerprint: known.certificates[fingerprint]}) | only
-        certificate = only.certificates[fingerprint]
+            one = Keyring({fingerprint: known.certificates[fingerprint]}) | one
+        certificate = one.certificates[fingerprint]
         _write(directory, f"{fingerprint}.asc", str(certificate.cert).encode("ascii"))
         infos.append(certificate.info)
     return tuple(infos)
@@ -192,3 +216,104 @@ def _failed(verb: str, path: str, error: OSError) -> NoReturn:
         hint="check that the directory exists, is yours, and has free space",
         context={"path": path},
     ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A public key beside a mirror's packages: what it says of itself, and its bytes. Not trusted by being there."""
+
+    info: KeyInfo
+    data: bytes
+
+
+def published(location: str) -> Generator[tuple[Get, ...], tuple[Answer, ...], tuple[Published, ...]]:
+    """Read the keys that a mirror publishes, of layout 3, else of layout 2 (Spack 1.1, docs/formats.md).
+
+    A generator of requests, as the readers of indexes; each key must have the fingerprint that the list calls it by.
+
+    Raises:
+        NotFoundError: the mirror publishes no keys.
+        IntegrityError, MirrorError: the list or a key is damaged or cannot be read.
+        ConfigError: a key is no OpenPGP key.
+    """
+    what = f"the key list of {redact(location)}"
+    (answer,) = yield (Get(join(location, KEY_INDEX_MANIFEST)),)
+    if isinstance(answer.error, NotFoundError):
+        (answer,) = yield (Get(join(location, f"{_V2_KEYS}/index.json")),)
+        if isinstance(answer.error, NotFoundError):
+            raise NotFoundError(
+                f"{redact(location)} publishes no keys",
+                hint="ask its owner for the public key, and give it to `cachefetch key trust FILE`",
+                context={"mirror": redact(location)},
+            )
+        names = _key_names(_body(answer), what)
+        answers = yield tuple(Get(join(location, f"{_V2_KEYS}/{name}.pub")) for name in names)
+        return tuple(_published(_body(a), name, what) for a, name in zip(answers, names, strict=True))
+    ref = parse_manifest(_body(answer), what=what).key_index()
+    (answer,) = yield (Get(join(location, ref.path)),)
+    check_blob(_body(answer), ref, what=what)
+    names = _key_names(_body(answer), what)
+    answers = yield tuple(Get(join(location, key_manifest_path(name))) for name in names)
+    refs = [parse_manifest(_body(answer), what=what).key() for answer in answers]
+    answers = yield tuple(Get(join(location, ref.path)) for ref in refs)
+    for ref, answer in zip(refs, answers, strict=True):
+        check_blob(_body(answer), ref, what=what)
+    return tuple(_published(_body(a), name, what) for a, name in zip(answers, names, strict=True))
+
+
+def _body(answer: Answer) -> bytes:
+    if answer.error is not None:
+        raise answer.error
+    return answer.body
+
+
+def _key_names(data: bytes, what: str) -> list[str]:
+    """Return the fingerprints of a key list: ``{"keys": {"<fingerprint>": {}}}``."""
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what} is not JSON", hint=_DAMAGED, context={"file": what}) from error
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, dict) or len(keys) > MAX_PUBLISHED:
+        raise FormatError(f"{what} is no list of keys", hint=_DAMAGED, context={"file": what})
+    try:
+        return [normalize_fingerprint(name, what=what) for name in sorted(keys)]
+    except ConfigError as error:
+        raise FormatError(error.message, hint=_DAMAGED, context={"file": what}) from error
+
+
+def _published(data: bytes, name: str, what: str) -> Published:
+    keyring = Keyring.from_bytes(data, what=f"{what}, key {name}")
+    if keyring.fingerprints != {name}:
+        found = ", ".join(sorted(keyring.fingerprints))
+        raise BindingError(
+            f"{what} calls key {found} by the fingerprint {name}", hint=_DAMAGED, context={"file": what}
+        )
+    return Published(keyring.certificates[name].info, data)
+
+
+def key_files(directory: str) -> list[str]:
+    """Return the files of a directory that may hold public keys, such as Spack's ``var/spack/gpg`` (``*.key``).
+
+    Raises:
+        ConfigError: there is none.
+        StoreError: the directory cannot be listed.
+    """
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(_KEY_ENDINGS))
+    except OSError as error:
+        _failed("list", directory, error)
+    if not names:
+        raise ConfigError(
+            f"{directory} has no public key file ({', '.join(_KEY_ENDINGS)})",
+            hint="from a gpg home, export the key: gpg --homedir DIR --armor --export FINGERPRINT > FILE",
+            context={"path": directory},
+        )
+    return [os.path.join(directory, name) for name in names]
+
+
+_V2_KEYS = "build_cache/_pgp"
+_KEY_ENDINGS = (".key", ".asc", ".pub", ".gpg")
+_DAMAGED = "the mirror is damaged: get the key from its owner"
+#: Keys of one list. The public caches have a handful.
+MAX_PUBLISHED = 1000

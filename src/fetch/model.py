@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .transports import is_network
+from .transports import is_network, redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Source:
     url: str
     policy: SignaturePolicy
     keyring: Keyring
+
+    def __repr__(self) -> str:
+        # Values get into logs and tracebacks: the URL may hold a password, and certificates are long.
+        return f"Source({self.mirror!r}, {redact(self.url)!r}, {self.policy!r}, {len(self.keyring)} keys)"
 
     @property
     def network(self) -> bool:

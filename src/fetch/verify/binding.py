@@ -92,6 +92,11 @@ def read_spec_blob(data: bytes, ref: BlobRef, *, what: str) -> SpecDocument:
     check_blob(data, ref, what=what)
     if ref.size > MAX_SPEC_BLOB_SIZE:
         _refuse(what, f"has {ref.size} bytes, more than the limit of {MAX_SPEC_BLOB_SIZE}")
+    return parse_spec(data, what=what)
+
+
+def parse_spec(data: bytes, *, what: str) -> SpecDocument:
+    """Parse spec metadata whose bytes were proven; errors as for `read_spec_blob`."""
     raw = _load(_expand(data, what), what)
     spec = raw.get("spec") if isinstance(raw, dict) else None
     entries: Any

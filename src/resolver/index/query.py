@@ -87,6 +87,11 @@ class Specs:
         self._cache: dict[str, Record | None] = {}
         self._named: dict[str, list[Record]] = {}
 
+    @property
+    def sources(self) -> tuple[SpecSource, ...]:
+        """The sources, in the order given."""
+        return self._sources
+
     def close(self) -> None:
         """Release the files of all sources; nothing can be looked up afterwards."""
         for source in self._sources:

@@ -54,7 +54,10 @@ class IndexStore:
     def directory(self, location: str) -> str:
         """Return the directory for the mirror at `location` (its absolute path or URL)."""
         # The check sum only tells similar names apart; the sidecar holds the location itself, which is compared.
-        name = re.sub(r"[^A-Za-z0-9.]+", "_", location)[-60:]
+        shown = re.sub(
+            r"://[^/?#@]*@|[?#].*", "_", location
+        )  # paths get into messages: no password, no token
+        name = re.sub(r"[^A-Za-z0-9.]+", "_", shown)[-60:]
         return os.path.join(self.root, f"{name}-{binascii.crc32(location.encode()):08x}")
 
     def load(self, location: str, mirror: str) -> StoredIndex | None:
@@ -232,6 +235,7 @@ class StoredIndex:
             self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta"))
             if self.meta.get("schema") != SCHEMA:
                 raise ValueError("sidecar of another version")
+            self.meta.update(_read_note(path, self.meta["changed"]))
             self._specfile = specfile_of_database(self.meta["version"])
             # Opened now: another process may put a newer index in its place at any time.
             self._body = os.open(self.meta["body"], os.O_RDONLY | os.O_CLOEXEC)
@@ -275,13 +279,19 @@ class StoredIndex:
         return max(0.0, time.time() - float(self.meta["checked"]))
 
     def touch(self, etag: str | None) -> None:
-        """Remember that the mirror was asked just now and had nothing newer; failure to write is harmless."""
+        """Remember that the mirror was asked just now and had nothing newer; failure to write is harmless.
+
+        In a file of its own: a write to the sidecar that is killed would leave a journal, which SQLite would one day
+        roll back into the next sidecar of that name.
+        """
+        self.meta["checked"], self.meta["etag"] = repr(time.time()), etag or ""
+        note = {key: self.meta[key] for key in _NOTED}
+        temporary = f"{self._path}.{os.getpid()}.{time.monotonic_ns():x}"
         try:
-            with sqlite3.connect(self._path) as db:
-                db.execute("INSERT OR REPLACE INTO meta VALUES('checked', ?)", (repr(time.time()),))
-                db.execute("INSERT OR REPLACE INTO meta VALUES('etag', ?)", (etag or "",))
-            db.close()
-        except sqlite3.Error:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(note, file)
+            os.replace(temporary, _note_path(self._path))
+        except OSError:
             return
 
     def count(self) -> int:
@@ -348,6 +358,27 @@ class StoredIndex:
             return None
         has_binary = data.get("in_buildcache") is True and node.external is None
         return Record(node, has_binary, (self.mirror,) if has_binary else ())
+
+
+#: What `touch` remembers; "changed" tells to which sidecar it belongs.
+_NOTED = ("changed", "checked", "etag")
+
+
+def _note_path(sidecar: str) -> str:
+    return os.path.join(os.path.dirname(sidecar), "asked.json")
+
+
+def _read_note(sidecar: str, changed: str) -> dict[str, str]:
+    """Return what `touch` remembered of this sidecar; nothing when the note is absent, damaged or of another one."""
+    try:
+        with open(_note_path(sidecar), encoding="utf-8") as file:
+            note = json.load(file)
+        float(note["checked"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if note.get("changed") != changed or not all(isinstance(note.get(key), str) for key in _NOTED):
+        return {}
+    return {key: note[key] for key in _NOTED}
 
 
 def _check_digest(mirror: str, body: str, digest: str, sha256: str | None, size: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from ....errors import NotFoundError
+from ....values import without_secrets
 from . import CATALOGUE_FILE, FORMATS, OCI_SCHEMES, PAGE_DATA_FILE, Get, Reading, failed, join
 
 TYPE_CHECKING = False
@@ -91,14 +92,15 @@ def _nothing(location: str) -> Reader:
         return Reading(
             "",
             "not-a-cache",
-            f"nothing known at {location}: neither v3/ nor build_cache/ below it, and the address itself is 404{near}",
+            f"nothing known at {without_secrets(location)}: neither v3/ nor build_cache/ below it, "
+            f"and the address itself is 404{near}",
         )
     if answer.error:
         return failed("", answer.error)
     if answer.names is not None:
         state, what = _directory(location, answer.names)
     elif not answer.body.strip():
-        state, what = "empty", f"{location} is empty"
+        state, what = "empty", f"{without_secrets(location)} is empty"
     elif answer.body.lstrip()[:1] == b"<":
         state = "not-a-cache"
         what = "an HTML page; give the mirror's own URL, the one that has v3/ or build_cache/ below it"

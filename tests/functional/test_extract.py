@@ -1,0 +1,132 @@
+"""``cachefetch extract``: a verified package becomes a directory, or nothing at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, ROOT, Done
+from tests.tools import archive
+from tests.tools.archive import entry, package, stored
+from tests.tools.mirrors import make_node, write_index, write_package
+
+from cachefetch import Client
+
+Cli = Callable[..., Done]
+ZLIB = "/4znr57ewjpwhs3c5cux3abeg2ygubgbl"
+DARWIN = "/nnqipaqhiabpiv7hytlh2kggfa3ijry6"
+TRUSTED = ("-m", MIRROR, "--key", KEY)
+
+
+def test_a_hash(cli: Cli, tmp_path: Path) -> None:
+    done = cli("extract", ZLIB, tmp_path / "zlib", *TRUSTED, "--json")
+    assert done.code == 0, done.err
+    document = done.json
+    assert document["schema"] == "cachefetch/extract/1"
+    assert document["path"] == str(tmp_path / "zlib")
+    assert document["verified"] == {
+        "digest": True,
+        "binding": True,
+        "signature": "good",
+        "key": "782919F9DB28EF14FA36F2A892DFACD7F6EA048A",
+    }
+    assert document["relocated"] is False
+    assert document["build_prefix"].startswith(document["build_root"] + "/")
+    assert document["holding_build_root"] > 0
+    root = document["build_root"].encode()
+    holding = [
+        path
+        for path in (tmp_path / "zlib").rglob("*")
+        if ".spack" not in path.parts
+        and (
+            (path.is_symlink() and os.readlink(path).encode().startswith(root))
+            or (not path.is_symlink() and path.is_file() and root in path.read_bytes())
+        )
+    ]
+    assert document["holding_build_root"] == len(holding)
+    assert "not relocated" in done.err
+    assert str(len(holding)) in done.err
+
+
+def test_a_hash_needs_no_fitting_host_and_a_spec_does(cli: Cli, tmp_path: Path) -> None:
+    done = cli("extract", DARWIN, tmp_path / "darwin", *TRUSTED)
+    assert done.code == 0
+    assert done.out.split()[:2] == ["zlib@1.3.1", DARWIN]
+    assert cli("extract", "zlib", tmp_path / "spec", *TRUSTED, *DEBIAN).code == 0
+    assert (tmp_path / "spec/lib").is_dir()
+    assert cli("extract", "zlib@99", tmp_path / "none", *TRUSTED, *DEBIAN).code == 3
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("text", ["/a", "/zzzzzzz"])
+def test_a_hash_that_means_none_or_many(cli: Cli, tmp_path: Path, text: str) -> None:
+    done = cli("extract", text, tmp_path / "x", *TRUSTED)
+    assert done.code == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_existing_directory_is_not_touched(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/mine").write_text("mine")
+    done = cli("extract", ZLIB, tmp_path / "x", *TRUSTED, "--json")
+    assert (done.code, done.json["code"]) == (2, "usage")
+    assert os.listdir(tmp_path / "x") == ["mine"]
+
+
+def test_without_key_nothing_is_unpacked(cli: Cli, tmp_path: Path) -> None:
+    assert cli("extract", ZLIB, tmp_path / "x", "-m", MIRROR).code == 7
+    assert not (tmp_path / "x").exists()
+
+
+def test_from_the_store_offline_and_behind_a_page(cli: Cli, tmp_path: Path, example_page: Path) -> None:
+    assert cli("extract", ZLIB, tmp_path / "one", *TRUSTED).code == 0
+    done = cli("extract", ZLIB, tmp_path / "two", *TRUSTED, "--offline", "--json")
+    assert (done.code, done.json["from"]) == (0, "store")
+    page = cli("list", "-m", example_page).out.splitlines()[0].split()[1]
+    done = cli("extract", page, tmp_path / "page", "-m", example_page, *TRUSTED, "--json")
+    assert (done.code, done.json["name"]) == (0, "py-multidict"), done.err
+
+
+def test_a_signed_but_unsafe_package_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
+    node = make_node("demo")
+    write_package(tmp_path / "m", node, stored(package(entry("./../../../../../evil", b"x"))))
+    write_index(tmp_path / "m", node)
+    done = cli(
+        "extract", f"/{node['hash']}", tmp_path / "out/x", "-m", tmp_path / "m", "--unsigned", "--json"
+    )
+    assert (done.code, done.json["code"]) == (6, "archive-parent-reference")
+    assert done.json["context"]["member"].endswith("/evil")
+    assert os.listdir(tmp_path / "out") == []
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_the_library(tmp_path: Path) -> None:
+    with Client([MIRROR], keys=[KEY]) as client:
+        done = client.extract(ZLIB, str(tmp_path / "zlib"))
+        assert done.contents.files == sum(
+            1 for path in (tmp_path / "zlib").rglob("*") if path.is_file() and not path.is_symlink()
+        )
+
+
+def test_a_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    """Killed in the middle of writing: the destination does not exist, and a second run makes it."""
+    node = make_node("demo")
+    many = (entry(f"./f{number:05}", os.urandom(2000)) for number in range(8000))
+    write_package(tmp_path / "m", node, stored(archive.package(*many)))
+    write_index(tmp_path / "m", node)
+    command = [sys.executable, "-m", "cachefetch", "extract", f"/{node['hash']}", str(tmp_path / "out/demo")]
+    command += ["-m", str(tmp_path / "m"), "--unsigned"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".dev")}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "out").glob(".cachefetch-extract-*/**/f00100")) and process.poll() is None:
+        pass
+    assert process.poll() is None, "too fast to be killed: make the package larger"
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out/demo").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert len(os.listdir(tmp_path / "out/demo")) == 8001

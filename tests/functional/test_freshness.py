@@ -1,0 +1,109 @@
+"""Rollback and freeze: what a mirror's index was before counts, in the command line and the library."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.functional.conftest import DEBIAN, Done
+from tests.tools import archive
+from tests.tools.mirrors import make_node, write_index, write_package
+
+from cachefetch import Client
+from cachefetch.errors import FreshnessError
+
+Cli = Callable[..., Done]
+OLD, NEW = make_node("demo", "1.0"), make_node("demo", "2.0")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    root = tmp_path / "mirror"
+    for node in (OLD, NEW):
+        write_package(root, node, archive.stored(archive.good()))
+    write_index(root, OLD)
+    return root
+
+
+def words(mirror: Path, *more: str) -> list[str]:
+    return ["-m", str(mirror), "--unsigned", *more]
+
+
+def test_a_newer_index_is_no_rollback(cli: Cli, mirror: Path) -> None:
+    assert cli("resolve", "demo", *words(mirror), *DEBIAN).code == 0
+    write_index(mirror, OLD, NEW)
+    done = cli("resolve", "demo", *words(mirror, "--require-fresh"), *DEBIAN)
+    assert done.code == 0
+    assert "demo@2.0" in done.out
+    assert "older" not in done.err
+
+
+def test_an_older_index_again_is_a_warning_and_an_error_when_asked(cli: Cli, mirror: Path) -> None:
+    cli("resolve", "demo", *words(mirror), *DEBIAN)
+    write_index(mirror, OLD, NEW)
+    cli("resolve", "demo", *words(mirror), *DEBIAN)
+    write_index(mirror, OLD)
+    for _ in range(2):  # the second time from the local index
+        done = cli("resolve", "demo", *words(mirror), *DEBIAN)
+        assert done.code == 0
+        assert "warning: the index of" in done.err
+        assert "older one again" in done.err
+    assert "older one again" in cli("list", *words(mirror)).err
+    done = cli("fetch", "demo", *words(mirror, "--json"), *DEBIAN)
+    assert [w["code"] for w in done.json["warnings"]] == ["rollback"]
+    done = cli("fetch", "demo", *words(mirror, "--require-fresh", "--json"), *DEBIAN)
+    assert (done.code, done.json["code"]) == (7, "rollback")
+    assert "seen.json" in done.json["hint"]
+    write_index(mirror, NEW)
+    assert cli("resolve", "demo", *words(mirror, "--require-fresh"), *DEBIAN).code == 0
+
+
+def test_memory_outlives_a_damaged_local_index(cli: Cli, mirror: Path, tmp_path: Path) -> None:
+    cli("resolve", "demo", *words(mirror), *DEBIAN)
+    write_index(mirror, OLD, NEW)
+    cli("resolve", "demo", *words(mirror), *DEBIAN)
+    for sidecar in (tmp_path / "cache").rglob("sidecar.sqlite"):
+        sidecar.write_bytes(b"damaged")
+    write_index(mirror, OLD)
+    done = cli("resolve", "demo", *words(mirror, "--require-fresh"), *DEBIAN)
+    assert done.code == 7
+
+
+def test_a_frozen_index_is_refused_after_the_given_age(cli: Cli, mirror: Path, tmp_path: Path) -> None:
+    assert cli("resolve", "demo", *words(mirror, "--max-index-age", "7d"), *DEBIAN).code == 0
+    (memory,) = (tmp_path / "cache").rglob("seen.json")
+    document = json.loads(memory.read_text())
+    document["indexes"][0][2] -= 8 * 86400
+    memory.write_text(json.dumps(document))
+    done = cli("resolve", "demo", *words(mirror, "--max-index-age", "7d", "--json"), *DEBIAN)
+    assert (done.code, done.json["code"]) == (7, "index-too-old")
+    assert done.json["context"]["age_s"] >= 8 * 86400
+    assert cli("resolve", "demo", *words(mirror, "--max-index-age", "9d"), *DEBIAN).code == 0
+    write_index(mirror, OLD, NEW)
+    assert cli("resolve", "demo", *words(mirror, "--max-index-age", "60"), *DEBIAN).code == 0
+
+
+@pytest.mark.parametrize("age", ["x", "-1", "nan", "5w", ""])
+def test_an_age_that_is_none(cli: Cli, mirror: Path, age: str) -> None:
+    assert cli("resolve", "demo", *words(mirror, f"--max-index-age={age}"), *DEBIAN).code == 2
+
+
+def test_the_library_and_two_mirrors(cli: Cli, mirror: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(mirror, other)
+    both = [str(mirror), str(other)]
+    with Client(both, unsigned=True) as client:
+        client.update()
+    write_index(mirror, OLD, NEW)  # each mirror has a history of its own
+    with Client(both, unsigned=True, require_fresh=True) as client:
+        client.update()
+    write_index(mirror, OLD)
+    with Client(both, unsigned=True) as client:
+        client.update()
+        assert [name for name, _ in client.rollbacks] == [str(mirror)]
+    with Client(both, unsigned=True, require_fresh=True) as client, pytest.raises(FreshnessError) as caught:
+        client.update()
+    assert caught.value.context["mirror"] == str(mirror)

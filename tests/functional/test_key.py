@@ -1,0 +1,105 @@
+"""``cachefetch key``: what is trusted, from where, and that nothing is trusted by itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.functional.conftest import DEBIAN, FIXTURES, KEY, MIRROR, Done
+from tests.tools.mirrors import manifest_text, put_blob, record
+
+Cli = Callable[..., Done]
+FPR = "782919F9DB28EF14FA36F2A892DFACD7F6EA048A"
+OTHER = "A" * 40
+
+
+def test_trust_list_untrust(cli: Cli) -> None:
+    assert cli("key", "list").out == ""
+    done = cli("key", "trust", KEY)
+    assert done.code == 0
+    for part in (FPR, "cachefetch-test@example.invalid", "made 20", "does not expire"):
+        assert part in done.out
+    assert cli("key", "list", "--json").json["keys"][0]["fingerprint"] == FPR
+    assert cli("fetch", "zlib", "-m", MIRROR, *DEBIAN).code == 0
+    assert cli("key", "untrust", FPR.lower()).code == 0
+    assert cli("fetch", "zlib", "-m", MIRROR, *DEBIAN).code == 7
+    assert cli("key", "untrust", FPR).code == 2
+    assert cli("key", "untrust", FPR[-8:]).code == 2
+
+
+def test_trust_only_the_named_key(cli: Cli) -> None:
+    done = cli("key", "trust", KEY, "--fingerprint", OTHER)
+    assert done.code == 2
+    assert "is not there" in done.err
+    assert cli("key", "list").out == ""
+    assert cli("key", "trust", KEY, "--fingerprint", FPR).code == 0
+    assert FPR in cli("key", "list").out
+
+
+def test_trust_a_directory_of_keys_as_spack_has_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "gpg").mkdir()
+    done = cli("key", "trust", tmp_path / "gpg")
+    assert done.code == 2
+    assert "no public key file" in done.err
+    shutil.copy(KEY, tmp_path / "gpg/site.key")
+    (tmp_path / "gpg/README").write_text("no key")
+    assert cli("key", "trust", tmp_path / "gpg").code == 0
+    assert FPR in cli("key", "list").out
+
+
+@pytest.mark.parametrize("mirror", [MIRROR, FIXTURES / "v3-signed", FIXTURES / "v2-signed"])
+def test_fetch_shows_and_trusts_nothing_by_itself(cli: Cli, mirror: str) -> None:
+    done = cli("key", "fetch", "-m", mirror, "--json")
+    assert done.code == 0, done.err
+    assert [(key["fingerprint"], key["trusted"]) for key in done.json["keys"]] == [(FPR, False)]
+    assert "no key was trusted" in done.err
+    assert cli("key", "list").out == ""
+    done = cli("key", "fetch", "-m", mirror, "--fingerprint", OTHER)
+    assert done.code == 2
+    assert cli("key", "list").out == ""
+    done = cli("key", "fetch", "-m", mirror, "--fingerprint", FPR)
+    assert done.code == 0
+    assert FPR in cli("key", "list").out
+    assert cli("fetch", "zlib", "-m", MIRROR, *DEBIAN).code == 0
+
+
+def test_fetch_from_a_mirror_without_keys(cli: Cli) -> None:
+    done = cli("key", "fetch", "-m", FIXTURES / "v3-unsigned", "--json")
+    assert (done.code, done.json["code"]) == (8, "not-found")
+    assert "publishes no keys" in done.err
+
+
+@pytest.mark.parametrize("what", ["another key", "no key", "changed key", "a path", "no list", "many"])
+def test_fetch_from_a_mirror_that_lies(cli: Cli, tmp_path: Path, what: str) -> None:
+    mirror = tmp_path / "m"
+    shutil.copytree(MIRROR, mirror)
+    keys = mirror / "v3/manifests/key"
+    names: dict[str, list[str]] = {"another key": [OTHER], "a path": ["../../../etc/passwd"]}
+    blob: object = {name: {} for name in names.get(what, [FPR])}
+    if what == "no list":
+        blob = None
+    if what == "many":
+        blob = {f"{number:040X}": {} for number in range(1001)}
+    data = json.dumps({"keys": blob}).encode()
+    put_blob(mirror, data)
+    (keys / "keys.manifest.json").write_bytes(
+        manifest_text(record(data, "application/vnd.spack.keyindex.v1+json"))
+    )
+    key = Path(KEY).read_bytes()
+    if what == "another key":
+        shutil.copy(keys / f"{FPR}.key.manifest.json", keys / f"{OTHER}.key.manifest.json")
+    elif what in ("no key", "changed key"):
+        text = b"no key" if what == "no key" else key
+        digest = put_blob(mirror, text)
+        if what == "changed key":
+            (mirror / "blobs/sha256" / digest[:2] / digest).chmod(0o644)
+            (mirror / "blobs/sha256" / digest[:2] / digest).write_bytes(key.replace(b"a", b"b", 1))
+        (keys / f"{FPR}.key.manifest.json").write_bytes(
+            manifest_text(record(text, "application/pgp-keys", digest))
+        )
+    done = cli("key", "fetch", "-m", mirror, "--fingerprint", FPR, "--json")
+    assert done.code in (2, 6)
+    assert cli("key", "list").out == ""
