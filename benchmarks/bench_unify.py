@@ -12,6 +12,8 @@ import os
 import random
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".dev"))
 
@@ -31,6 +33,7 @@ class Memory:
 
     def __init__(self, nodes: list[Node]) -> None:
         self.mirror = "memory"
+        self.meta: dict[str, str] = {}
         self.skipped: frozenset[str] = frozenset()
         self._by_hash = {node.hash: Record(node, True, ("memory",)) for node in nodes}
         self._by_name: dict[str, list[Record]] = {}
@@ -39,6 +42,9 @@ class Memory:
 
     def close(self) -> None:
         pass
+
+    def raw(self, hash: str) -> tuple[Mapping[str, Any], int] | None:
+        raise LookupError(hash)
 
     def count(self) -> int:
         return len(self._by_hash)

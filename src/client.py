@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from .fetch.extract import Extraction
     from .fetch.keys import Published
     from .fetch.limits import Limits
+    from .fetch.mirror.check import VerifyReport
+    from .fetch.mirror.plan import SyncReport
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
     from .fetch.transports import Transport, Transports
     from .lockfile import Lock, Locked
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from .resolver.model import Host, Node
     from .resolver.resolution import Artifact, Listing, MirrorState, Resolution, Shown
     from .sources import IndexFacts, Sources, Steps
+    from .syncing import Selection
 
     T = TypeVar("T")
 
@@ -185,15 +188,13 @@ class _Base:
             FreshnessError: an index is not as fresh as the options ask.
             StoreError: it cannot be remembered.
         """
-        import time
-
-        from .fetch.verify import freshness
-
         o, now, rollbacks = self.options, time.time(), []
         states = {state.mirror: state.state for state in found.states}
         for source in found.specs.sources:
-            if not isinstance(meta := getattr(source, "meta", None), dict):
+            if not (meta := source.meta):
                 continue  # a page: read anew each time, and nothing is remembered of it
+            from .fetch.verify import freshness
+
             memory = os.path.join(self._indexes().directory(meta["location"]), "seen.json")
             history = freshness.decode(_read_memory(memory))
             verdict = freshness.judge(history, meta["sha256"], int(meta["size"]), now)
@@ -599,6 +600,56 @@ class AsyncClient(_Base):
         nodes = [node for document in documents for node in document]
         return with_documents(answer, documents, tuple(delivery)), nodes
 
+    async def sync(
+        self, selection: Selection, to: str, *, shard: tuple[int, int] | None = None, **how: bool
+    ) -> SyncReport:
+        """Copy binaries with their closure into a mirror directory that stock Spack reads.
+
+        Args:
+            selection: which; see `Selection`.
+            to: the directory, made when missing.
+            shard: (I, N): copy only the part of worker I of N, and leave keys and index to a later run.
+            how: ``dry_run`` plans only, ``check`` hashes what is there again, ``prune`` removes blobs that no manifest
+                names, ``publish`` copies nothing and writes keys and index, ``wait`` waits for another sync.
+
+        Returns:
+            The report; look at `status`. Packages that could not be copied are problems, not an exception.
+
+        Raises:
+            SpecSyntaxError, UsageError: the selection, or a destination of another layout.
+            NoUsableMirrorError, StoreError; TrustError, IntegrityError, MirrorError: nothing could be proven.
+        """
+        from . import syncing
+
+        selection.check()
+        o = self.options
+        if self._sources is None:  # asked afresh, once, however young the local index is
+            self._sources = await self._alone(
+                lambda: open_sources(
+                    self.mirrors(), o.config, self._indexes, refresh=not o.offline, offline=o.offline
+                )
+            )
+        delivery = self._delivery(self._sources)
+        return await syncing.sync(
+            selection, to, self._sources, delivery, o.policy, self._engine(), shard=shard, **how
+        )
+
+    async def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Audit the first mirror of this client: manifests, signatures, blobs, bindings, keys, index, closure.
+
+        Args:
+            repair: fetch what is damaged again from the other mirrors; the first one must be a directory.
+
+        Raises:
+            MirrorError: it is no mirror. UsageError, StoreError: it cannot be repaired.
+        """
+        from . import syncing
+
+        if not self.mirrors():
+            raise UsageError("no mirror to verify is named", hint="cachefetch verify DIRECTORY|URL")
+        delivery = self._policies(self.mirrors())
+        return await syncing.verify(list(delivery.values()), self._engine(), repair=repair)
+
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""
         if not sources.deliver:
@@ -617,6 +668,10 @@ class AsyncClient(_Base):
                 "a cache page, lock file or bare index lists binaries but does not hold them",
                 hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
             )
+        return self._policies(mirrors)
+
+    def _policies(self, mirrors: Sequence[Mirror]) -> dict[str, Source]:
+        """Return mirrors with their signature policy and the keys that are trusted for them, by name."""
         from .fetch.keys import load_files, load_trusted
         from .fetch.model import Source
         from .fetch.verify.policy import SignaturePolicy
@@ -761,7 +816,9 @@ class Client(_Base):
 
     def close(self) -> None:
         """Close connections and the local index, and stop the portal."""
-        self._async._sources = None  # the same object as ours
+        if self._async._sources is self._sources:
+            self._async._sources = None  # the same object as ours
+        self._async._close_sources()
         self._close_sources()
         try:
             if self._portal.started:
@@ -837,6 +894,14 @@ class Client(_Base):
     def published_keys(self) -> dict[str, tuple[Published, ...]]:
         """See `AsyncClient.published_keys`."""
         return self._run(self._key_steps())
+
+    def sync(self, selection: Selection, to: str, **options: Any) -> SyncReport:
+        """See `AsyncClient.sync`."""
+        return self._portal.call(partial(self._async.sync, selection, to, **options))
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """See `AsyncClient.verify`."""
+        return self._portal.call(partial(self._async.verify, repair=repair))
 
     def _run(self, steps: Steps[T]) -> T:
         """Run a step function; the network starts with the first request that is not for a local file."""

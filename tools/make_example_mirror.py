@@ -20,6 +20,11 @@ import shutil
 import sys
 from typing import Any
 
+# The package of this checkout, whether it is installed or not.
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, ".dev"))
+
+from cachefetch.resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text
+
 #: Full DAG hashes: py-multidict 6.1.0 for three hosts, and 6.0.4 for the first of them.
 ROOTS = (
     "apj2lpnqrk5oorjxeuf6boihnnx6wy4n",  # 6.1.0, debian12, x86_64_v3
@@ -30,7 +35,6 @@ ROOTS = (
 INDEX_MANIFEST = "v3/manifests/index/index.manifest.json"
 KEY_DIRECTORY = "v3/manifests/key"
 KEY_LIST = "keys.manifest.json"
-INDEX_MEDIA_TYPE = "application/vnd.spack.db.v8+json"  # Spack 1.1 accepts this text only
 ALL_TYPES = frozenset({"build", "link", "run", "test"})
 RUN_TYPES = frozenset({"link", "run"})
 
@@ -112,36 +116,14 @@ def closure(installs: Installs, roots: tuple[str, ...] | set[str], types: frozen
 def make_index(installs: Installs, copied: set[str]) -> bytes:
     """Return the index of what was `copied`: the records in the order of the source, as one line of JSON."""
     kept = closure(installs, copied, ALL_TYPES)
-    users = dict.fromkeys(kept, 0)
-    for dag_hash in kept:
-        for child in set(children(installs[dag_hash], ALL_TYPES)):
-            users[child] += 1
-    records = {
-        dag_hash: {
-            "spec": record["spec"],
-            "ref_count": users[dag_hash],
-            "in_buildcache": dag_hash in copied,
-        }
-        for dag_hash, record in installs.items()
-        if dag_hash in kept
-    }
-    index = {"database": {"version": "8", "installs": records}}
-    return json.dumps(index, separators=(",", ":")).encode()
+    return index_text({hash_: r["spec"] for hash_, r in installs.items() if hash_ in kept}, copied)
 
 
 def write_index(target: str, index: bytes) -> None:
     """Write the index as a blob, and the manifest that names it in Spack's own formatting."""
     digest = hashlib.sha256(index).hexdigest()
     write(os.path.join(target, blob_path(digest)), index)
-    entry = {
-        "contentLength": len(index),
-        "mediaType": INDEX_MEDIA_TYPE,
-        "compression": "none",
-        "checksumAlgorithm": "sha256",
-        "checksum": digest,
-    }
-    manifest = json.dumps({"version": 3, "data": [entry]}, indent=0, separators=(",", ":"))
-    write(os.path.join(target, INDEX_MANIFEST), manifest.encode())
+    write(os.path.join(target, INDEX_MANIFEST), manifest_text(INDEX_MEDIA_TYPE, digest, len(index)))
 
 
 def copy_keys(source: str, target: str) -> bytes:

@@ -20,6 +20,8 @@ COMMANDS = {
     "mirror": ("mirror", "add, remove or list mirrors, or ask each for its state"),
     "index": ("index", "show or renew the local copies of the mirrors' indexes"),
     "doctor": ("doctor", "check this installation, or say what a URL or directory is"),
+    "sync": ("sync", "copy binaries with their closure into a mirror directory"),
+    "verify": ("verify", "audit every manifest, signature, blob and index entry of a mirror"),
     "key": ("key", "list, trust, untrust or fetch public keys"),
     "extract": ("extract", "fetch, verify and unpack one package"),
     "completion": ("completion", "print the completion script of a shell"),

@@ -197,7 +197,7 @@ def _read_host(path: str) -> Any:
             return json.loads(file.read())
     except OSError as error:
         raise HostError(f"cannot read the host file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HostError(
             f"{path} is not JSON: {error}",
             hint=f"make it with `cachefetch host --json > {os.path.basename(path)}`",

@@ -38,7 +38,7 @@ def read_resolution(data: bytes, *, what: str) -> Resolution:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not JSON: {error}", hint=_HINT) from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:

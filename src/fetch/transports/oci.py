@@ -119,7 +119,7 @@ def _token_in(body: bytes, url: str) -> str:
     try:
         document = json.loads(body)
         token = document.get("token") or document.get("access_token")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         token = None
     if not isinstance(token, str) or not token:
         raise FormatError(f"{redact(url)}: the token service gives no token", context={"url": redact(url)})

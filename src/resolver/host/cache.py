@@ -75,7 +75,7 @@ def _read(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(data, dict) or data.get("schema") != _SCHEMA:
         return {}

@@ -7,9 +7,9 @@ from ..model import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from ..model import Node
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         """One mirror's specs: a stored index or a page."""
 
         mirror: str
+        meta: dict[str, str]
 
         def close(self) -> None: ...  # noqa: D102 -- see StoredIndex
         @property
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         def with_prefix(self, prefix: str) -> Sequence[Record]: ...  # noqa: D102
         def everything(self) -> Iterable[Record]: ...  # noqa: D102
         def record(self, hash: str) -> Record | None: ...  # noqa: D102
+        def raw(self, hash: str) -> tuple[Mapping[str, Any], int] | None: ...  # noqa: D102
 
 
 class PageSource:
@@ -41,6 +43,7 @@ class PageSource:
 
     def __init__(self, mirror: str, records: Iterable[Record], mirrors: tuple[str, ...] = ()) -> None:
         self.mirror = mirror
+        self.meta: dict[str, str] = {}
         self.skipped: frozenset[str] = frozenset()
         holders = mirrors or (mirror,)
         self._records = {
@@ -73,6 +76,9 @@ class PageSource:
     def record(self, hash: str) -> Record | None:
         """The record with that full DAG hash, or None."""
         return self._records.get(hash)
+
+    def raw(self, hash: str) -> None:
+        """A page records no nodes as Spack writes them."""
 
 
 class Specs:
@@ -135,6 +141,19 @@ class Specs:
             self._merge(found)
             self._cache.setdefault(hash, None)
         return self._cache[hash]
+
+    def raw(self, hash: str, /) -> tuple[Mapping[str, Any], int] | None:
+        """Return a node as the first source that has it wrote it, and its specfile version; None when none does."""
+        for source in self._sources:
+            found = source.raw(hash)
+            if found is not None:
+                return found
+        return None
+
+    def digest(self, mirror: str) -> str:
+        """Return the sha256 of the index of the mirror of that name, "" when it has no stored index."""
+        found = (source for source in self._sources if source.mirror == mirror)
+        return next((source.meta.get("sha256", "") for source in found), "")
 
     def _merge(self, records: Iterable[Record]) -> list[Record]:
         """Merge by hash, fill the cache, return in the order of hashes.

@@ -121,7 +121,7 @@ def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], int]:
         version, installs = str(database["version"]), database["installs"]
         if not isinstance(installs, dict):
             raise TypeError("installs is not an object")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{what} is not a Spack index: {error}", context={"file": what}) from None
     rows: list[Row] = []
     broken = 0

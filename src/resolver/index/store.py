@@ -336,15 +336,28 @@ class StoredIndex:
                 context={"mirror": self.mirror, "damaged": self.meta["location"]},
             ) from error
 
+    def raw(self, hash: str) -> tuple[dict[str, Any], int] | None:
+        """The node with that full DAG hash as the mirror wrote it, and its specfile version; None when absent."""
+        row = self._db.execute("SELECT off, len FROM spec WHERE hash = ?", (hash,)).fetchone()
+        try:
+            return (self._load(*row)["spec"], self._specfile) if row else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _load(self, offset: int, length: int) -> dict[str, Any]:
+        assert self._body is not None
+        data: dict[str, Any] = json.loads(os.pread(self._body, length, offset))
+        return data
+
     def _decode(self, hash: str, offset: int, length: int) -> Record | None:
         """Decode one record; None for one that is broken (it is counted in `skipped`, not fatal)."""
-        assert self._body is not None
         try:
-            data: dict[str, Any] = json.loads(os.pread(self._body, length, offset))
+            data = self._load(offset, length)
             node = node_from_dict(data["spec"], hash=hash, specfile=self._specfile)
             if node.format > _NEWEST_SPECFILE:
                 raise ValueError("specfile version")
         except (
+            RecursionError,
             ValueError,
             KeyError,
             TypeError,
@@ -374,7 +387,7 @@ def _read_note(sidecar: str, changed: str) -> dict[str, str]:
         with open(_note_path(sidecar), encoding="utf-8") as file:
             note = json.load(file)
         float(note["checked"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if note.get("changed") != changed or not all(isinstance(note.get(key), str) for key in _NOTED):
         return {}

@@ -52,7 +52,7 @@ def parse_catalogue(data: bytes, *, what: str) -> tuple[Place, ...]:
             for ref, found in document.items()
             for entry in found
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{what} is not a catalogue of caches: {error}", context={"file": what}) from None
     places = [Place(ref, label, mirror) for ref, label, url in entries if (mirror := mirror_of(url))]
     releases = list(dict.fromkeys(place.ref for place in places))

@@ -58,7 +58,7 @@ def parse_lock(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
         version = document["_meta"]["lockfile-version"]
         if not isinstance(version, int):
             raise TypeError("lockfile-version is no number")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{what} is not a spack.lock: {error}", context={"file": what}) from None
     if version not in SPECFILE_OF_LOCK:
         state = "too-new" if version > max(SPECFILE_OF_LOCK) else "too-old"

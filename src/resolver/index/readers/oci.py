@@ -81,7 +81,7 @@ def _index_layer(body: bytes) -> tuple[str, int | None]:
         layer = json.loads(body)["layers"][-1]
         match = _DIGEST.fullmatch(layer["digest"])
         size = layer.get("size")
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         match, size = None, None
     if match is None:
         raise FormatError(f"the manifest of {INDEX_TAG} names no layer with a sha256 digest")

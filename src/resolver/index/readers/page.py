@@ -117,7 +117,7 @@ def parse_data(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not JSON: {error}", context={"file": what}) from None
     package = what.rpartition("/")[0].rpartition("/")[2]
     return _merged_entries(list(_data_entries(document)), package)
@@ -159,7 +159,7 @@ def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
     name = fields.get("title", "").strip().strip("\"'")
     try:
         entries = json.loads(details)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"spec_details of {what} is not JSON: {error}", context={"file": what}) from None
     if not isinstance(entries, list) or not name:
         raise FormatError(f"{what} has no list of specs or no title", context={"file": what})

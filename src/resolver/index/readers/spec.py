@@ -112,7 +112,7 @@ def parse_document(data: bytes, *, what: str) -> tuple[Node, ...]:
         entries = spec if isinstance(spec, list) else spec["nodes"]
         if not isinstance(entries, list) or not entries:
             raise TypeError("no nodes")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"{what} is not a spec document: {error}", context={"file": what}) from None
     specfile = 1 if isinstance(spec, list) else min(version, 6) if isinstance(version, int) else None
     return tuple(node_from_dict(entry, specfile=specfile) for entry in entries)

@@ -1,0 +1,425 @@
+"""The audit of a mirror: every manifest, signature, blob, binding, key, index entry and closure.
+
+A directory is listed and hashed in worker threads; of a URL, which cannot be listed, the index says what must be
+there. Damage is a problem; what only takes space or waits for an index (a blob that nothing names, a manifest that
+the index does not list yet) is a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import anyio
+from anyio import to_thread
+
+from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError, TruncatedError
+from ...resolver.index.readers.manifest import (
+    INDEX_MANIFEST,
+    KEY_INDEX_MANIFEST,
+    key_manifest_path,
+    parse_manifest,
+    spec_manifest_path,
+)
+from ...resolver.index.readers.nodes import node_from_dict, specfile_of_database
+from ..transports import join
+from ..transports.file import local_path
+from ..verify.binding import read_spec_blob
+from ..verify.openpgp import Keyring
+from ..verify.policy import apply
+from .destination import list_blobs, list_manifests, list_other_manifests
+from .inventory import each
+from .plan import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ...resolver.index.readers.manifest import BlobRef
+    from ...resolver.model import Node
+    from ..model import Source
+    from ..session import Session
+
+#: Packages that one worker thread checks in a row: a change of threads costs as much as hashing 100 KB.
+_BATCH = 16
+_INDEX_LIMIT = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What an audit found: `problems` is the damage, `notes` counts what is harmless; `bytes` were hashed.
+
+    `damaged` are the packages to repair, as (name, version, hash); `index` is False when the index is damaged.
+    """
+
+    manifests: int
+    blobs: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    notes: Mapping[str, int]
+    damaged: tuple[tuple[str, str, str], ...] = ()
+    index: bool = True
+    repaired: int = 0
+
+    @property
+    def status(self) -> str:
+        """Return "ok" or "damaged"."""
+        return "damaged" if self.problems else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 9 when there is damage."""
+        return 9 if self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/verify/1`` document (docs/schemas/verify-1.json)."""
+        return {
+            "schema": "cachefetch/verify/1",
+            "status": self.status,
+            "manifests": self.manifests,
+            "blobs": self.blobs,
+            "bytes": self.bytes,
+            "problems": [problem.to_dict() for problem in self.problems],
+            "notes": dict(self.notes),
+            "repaired": self.repaired,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One manifest: its path, the package that it is about as far as known, blobs (sha256 -> size), errors."""
+
+    path: str
+    identity: tuple[str, str, str] | None
+    blobs: Mapping[str, int]
+    errors: tuple[tuple[str, CachefetchError], ...]
+
+
+async def verify_mirror(session: Session, source: Source) -> VerifyReport:
+    """Audit the mirror of `source` under its policy.
+
+    Raises:
+        MirrorError: there is no such mirror, or the network failed for good.
+    """
+    return await _Audit(session, source).run()
+
+
+class _Audit:
+    def __init__(self, session: Session, source: Source) -> None:
+        self.session, self.source = session, source
+        self.local = None if source.network else local_path(source.url)
+        self.problems: list[Problem] = []
+        self.notes: dict[str, int] = {}
+        self.named: dict[str, int] = {}
+        self.nodes: dict[str, Node] = {}
+        self.held: set[str] = set()
+        self.index_good = True
+        self.absent: list[tuple[str, str, str] | None] = []
+
+    async def run(self) -> VerifyReport:
+        has_index = await self._index()
+        paths = await self._paths(has_index)
+        checked = await self._packages(paths)
+        for one in checked:
+            self.named.update(one.blobs)
+        damaged = [one for one in checked if one.errors]
+        for one in damaged:
+            self._report(one)
+        if has_index:
+            self._entries({path[-len(".spec.manifest.json") - 32 :][:32] for path in paths})
+            self._closure()
+        await self._keys()
+        if self.local is not None:
+            self._orphans()
+        identities = [self._identity(one) for one in damaged] + self.absent
+        return VerifyReport(
+            len(paths),
+            len(self.named),
+            sum(self.named.values()),
+            tuple(self.problems),
+            self.notes,
+            tuple(found for found in identities if found),
+            self.index_good,
+        )
+
+    # --- the index -------------------------------------------------------------------------------------------------
+
+    async def _index(self) -> bool:
+        """Read the index; False when there is none."""
+        try:
+            data = await self._document(INDEX_MANIFEST)
+        except NotFoundError:
+            if not await to_thread.run_sync(self._is_mirror):
+                raise
+            self.notes["no_index"] = 1
+            return False
+        try:
+            ref = parse_manifest(data, what=INDEX_MANIFEST).index()
+            body = await self._blob(ref, _INDEX_LIMIT)
+            self.named[ref.sha256] = ref.size
+            await to_thread.run_sync(self._read_index, body)
+        except (FormatError, DigestError, TruncatedError, NotFoundError) as error:
+            self.index_good = False
+            self.problems.append(Problem("", "index", error.code, error.message, (), INDEX_MANIFEST))
+            return False
+        return True
+
+    def _is_mirror(self) -> bool:
+        return self.local is not None and os.path.isdir(os.path.join(self.local, "v3"))
+
+    def _read_index(self, body: bytes) -> None:
+        try:
+            database = json.loads(body)["database"]
+            specfile = specfile_of_database(database["version"])
+            installs = list(database["installs"].items())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise FormatError(f"the index is not a Spack database: {error!r:.100}") from None
+        for hash_, record in installs:
+            try:
+                node = node_from_dict(record["spec"], hash=hash_, specfile=specfile)
+            except (CachefetchError, KeyError, TypeError) as error:
+                self.problems.append(
+                    Problem(hash_, "index", "bad-format", f"index record: {error}", (), INDEX_MANIFEST)
+                )
+                continue
+            self.nodes[hash_] = node
+            if record.get("in_buildcache") is True and node.external is None:
+                self.held.add(hash_)
+
+    def _entries(self, present: set[str]) -> None:
+        """Compare the index with the manifests that are there."""
+        for hash_ in sorted(self.held - present):
+            node = self.nodes[hash_]
+            path = spec_manifest_path(node.name, node.version, hash_)
+            self.absent.append((node.name, node.version, hash_))
+            self._problem(hash_, node.name, "not-found", f"{path} does not exist, the index lists it", path)
+        self.notes["unindexed"] = len(present - self.held)
+
+    def _closure(self) -> None:
+        """Every link and run dependency of what is held must be held, or external; other edges must be records."""
+        dangling = 0
+        lacking: set[str] = set()
+        for hash_ in self.held:
+            for edge in self.nodes[hash_].edges:
+                node = self.nodes.get(edge.hash)
+                dangling += node is None
+                absent = node is None or (edge.hash not in self.held and node.external is None)
+                if edge.in_closure and absent and edge.hash not in lacking:
+                    lacking.add(edge.hash)
+                    message = f"the mirror does not hold {edge.name}/{edge.hash[:7]}"
+                    self._problem(edge.hash, edge.name, "incomplete", message)
+                    self.absent.append((node.name, node.version, edge.hash) if node else None)
+        self.notes["dangling"] = dangling
+
+    # --- packages --------------------------------------------------------------------------------------------------
+
+    async def _paths(self, has_index: bool) -> list[str]:
+        if self.local is not None:
+            return sorted((await to_thread.run_sync(list_manifests, self.local)).values())
+        if not has_index:
+            return []
+        nodes = [self.nodes[hash_] for hash_ in self.held]
+        return sorted(spec_manifest_path(node.name, node.version, node.hash) for node in nodes)
+
+    async def _packages(self, paths: Sequence[str]) -> list[_Checked]:
+        if self.local is None:
+            found, errors = await each(paths, self._remote, self.session.limits.blob_connections)
+            for number, error in errors.items():
+                found[number] = _Checked(paths[number], None, {}, ((paths[number], error),))
+            return [found[number] for number in sorted(found)]
+        batches = [paths[at : at + _BATCH] for at in range(0, len(paths), _BATCH)]
+        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+
+        async def batch(number: int, some: Sequence[str]) -> list[_Checked]:  # noqa: ARG001 -- the signature of `each`
+            return await to_thread.run_sync(self._local_batch, some, limiter=limiter)
+
+        done, _ = await each(batches, batch, 2 * (os.cpu_count() or 1))
+        return [one for number in sorted(done) for one in done[number]]
+
+    def _local_batch(self, paths: Sequence[str]) -> list[_Checked]:
+        return [self._one_local(path) for path in paths]
+
+    def _one_local(self, path: str) -> _Checked:
+        assert self.local is not None
+        errors: list[tuple[str, CachefetchError]] = []
+        blobs: dict[str, int] = {}
+        identity = None
+        try:
+            with open(os.path.join(self.local, path), "rb") as file:
+                data = file.read(self.session.limits.manifest_bytes)
+            spec, tarball = self._refs(data, path)
+            blobs = {spec.sha256: spec.size, tarball.sha256: tarball.size}
+        except (OSError, CachefetchError) as error:
+            return _Checked(path, None, {}, ((path, _ours(error, path)),))
+        for ref in (spec, tarball):
+            try:
+                _hash_file(os.path.join(self.local, ref.path), ref)
+            except (OSError, CachefetchError) as error:
+                errors.append((ref.path, _ours(error, ref.path)))
+        if not any(where == spec.path for where, _ in errors):
+            try:
+                with open(os.path.join(self.local, spec.path), "rb") as file:
+                    identity = _bound(file.read(), spec, path)
+            except (OSError, CachefetchError) as error:
+                errors.append((path, _ours(error, spec.path)))
+        return _Checked(path, identity, blobs, tuple(errors))
+
+    async def _remote(self, number: int, path: str) -> _Checked:
+        errors: list[tuple[str, CachefetchError]] = []
+        identity = None
+        data = await self.session.document(
+            self.source, join(self.source.url, path), self.session.limits.manifest_bytes, number + 1
+        )
+        spec, tarball = self._refs(data, path)
+        try:
+            identity = _bound(await self._blob(spec, self.session.limits.spec_blob_bytes), spec, path)
+        except CachefetchError as error:
+            errors.append((spec.path, error))
+        try:
+            await self._hash_remote(tarball)
+        except CachefetchError as error:
+            errors.append((tarball.path, error))
+        return _Checked(path, identity, {spec.sha256: spec.size, tarball.sha256: tarball.size}, tuple(errors))
+
+    def _refs(self, data: bytes, path: str) -> tuple[BlobRef, BlobRef]:
+        """Return spec and tarball of a manifest that meets the policy."""
+        source, now = self.source, self.session.clockwork.now()
+        what = path.rpartition("/")[2]
+        manifest = apply(
+            source.policy, data, source.keyring, what=what, now=now, mirror=source.mirror
+        ).manifest
+        return manifest.spec(), manifest.tarball()
+
+    def _report(self, one: _Checked) -> None:
+        hash_ = one.path[-len(".spec.manifest.json") - 32 :][:32]
+        name = one.path.split("/")[-2]
+        for path, error in one.errors:
+            self._problem(hash_, name, error.code, error.message, path)
+
+    def _identity(self, one: _Checked) -> tuple[str, str, str] | None:
+        """Return (name, version, hash) of a damaged package: the index knows, where the document does not."""
+        hash_ = one.path[-len(".spec.manifest.json") - 32 :][:32]
+        node = self.nodes.get(hash_)
+        if node is not None:
+            return node.name, node.version, node.hash
+        return one.identity
+
+    def _problem(self, hash_: str, name: str, what: str, message: str, path: str = "") -> None:
+        self.problems.append(Problem(hash_, name, what, message, self._needed_by(hash_), path))
+
+    def _needed_by(self, hash_: str) -> tuple[str, ...]:
+        nodes = (self.nodes[held] for held in self.held)
+        users = [n for n in nodes if any(e.hash == hash_ and e.in_closure for e in n.edges)]
+        return tuple(sorted(f"{n.name}@{n.version}/{n.hash[:7]}" for n in users))
+
+    # --- keys and leftovers ----------------------------------------------------------------------------------------
+
+    async def _keys(self) -> None:
+        try:
+            data = await self._document(KEY_INDEX_MANIFEST)
+        except NotFoundError:
+            return
+        try:
+            ref = parse_manifest(data, what=KEY_INDEX_MANIFEST).key_index()
+            self.named[ref.sha256] = ref.size
+            names = list(json.loads(await self._blob(ref, 1 << 20))["keys"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            self._problem("", "key", "bad-format", f"the key list is damaged: {error}", KEY_INDEX_MANIFEST)
+            return
+        except CachefetchError as error:
+            self._problem("", "key", error.code, error.message, KEY_INDEX_MANIFEST)
+            return
+        for name in names:
+            await self._key(str(name))
+
+    async def _key(self, fingerprint: str) -> None:
+        path = KEY_INDEX_MANIFEST
+        try:
+            path = key_manifest_path(fingerprint)
+            ref = parse_manifest(await self._document(path), what=path).key()
+            self.named[ref.sha256] = ref.size
+            ring = Keyring.from_bytes(await self._blob(ref, 4 << 20), what=path)
+            if fingerprint.upper() not in ring.fingerprints:
+                raise BindingError(f"{path} holds another key than its name says")
+        except CachefetchError as error:
+            self._problem("", "key", error.code, error.message, path)
+
+    def _orphans(self) -> None:
+        """Count the blobs that nothing names; those of views and of unlisted keys are named."""
+        assert self.local is not None
+        for path in list_other_manifests(self.local):
+            try:
+                with open(os.path.join(self.local, path), "rb") as file:
+                    refs = parse_manifest(file.read(), what=path).blobs
+            except (OSError, CachefetchError):
+                continue  # reported where it is needed
+            self.named.update({ref.sha256: ref.size for ref in refs})
+        there = list_blobs(self.local)
+        self.notes["unnamed_blobs"] = len(there.keys() - self.named.keys())
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    async def _document(self, path: str) -> bytes:
+        return await self.session.document(self.source, join(self.source.url, path), 1 << 20, 0)
+
+    async def _blob(self, ref: BlobRef, limit: int) -> bytes:
+        if ref.size > limit:
+            raise FormatError(f"{ref.path} has {ref.size} bytes, more than the limit of {limit}")
+        data = await self.session.blob(self.source, join(self.source.url, ref.path), ref.size, 0)
+        _compare(hashlib.sha256(data).hexdigest(), len(data), ref)
+        return data
+
+    async def _hash_remote(self, ref: BlobRef) -> None:
+        """Hash a large blob without keeping it."""
+        url = join(self.source.url, ref.path)
+        transport = self.session.transport(self.source, url)
+        async for attempt in self.session.attempts(0):
+            with attempt:
+                digest, size = hashlib.sha256(), 0
+                async with self.session.host_slots(url), transport.open(url) as body:
+                    async for chunk in self.session.metered(transport, body):
+                        digest.update(chunk)
+                        size += len(chunk)
+                _compare(digest.hexdigest(), size, ref)
+
+
+def _hash_file(path: str, ref: BlobRef) -> None:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.file_digest(file, "sha256").hexdigest() if size == ref.size else ""
+    _compare(digest, size, ref)
+
+
+def _compare(digest: str, size: int, ref: BlobRef) -> None:
+    context = {"file": ref.path}
+    if size != ref.size:
+        raise TruncatedError(
+            f"{ref.path} has {size} bytes, its manifest promises {ref.size}", context=context
+        )
+    if digest != ref.sha256:
+        raise DigestError(f"{ref.path} has sha256 {digest}", context=context)
+
+
+def _bound(data: bytes, ref: BlobRef, path: str) -> tuple[str, str, str]:
+    """Return (name, version, hash) of a spec document, whose manifest must stand where they say."""
+    root = read_spec_blob(data, ref, what=ref.path).root
+    if spec_manifest_path(root.name, root.version, root.hash) != path:
+        raise BindingError(f"{path} is the manifest of {root.name}@{root.version}/{root.hash}")
+    return root.name, root.version, root.hash
+
+
+def _ours(error: Exception, path: str) -> CachefetchError:
+    if isinstance(error, CachefetchError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(f"{path} does not exist")
+    assert isinstance(error, OSError)
+    return NotFoundError(f"{path} cannot be read: {error.strerror}")
+
+
+def wanted_repairs(report: VerifyReport) -> Iterable[tuple[str, str, str]]:
+    """Return (name, version, hash) of the packages to fetch again, each once."""
+    return sorted(set(report.damaged))

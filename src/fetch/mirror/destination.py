@@ -1,0 +1,242 @@
+"""A directory that is, or becomes, a mirror of layout 3: where a sync writes.
+
+The engine's store has the shape of a mirror's ``blobs/`` directory, so `Destination` is such a store: blobs go
+straight to their final place, with the same locks, part files and checks. A manifest is held back until both of its
+blobs are there: the mirror is valid at every moment. Everything of our own lies in ``DEST/.cachefetch/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+
+from ...errors import StoreError, UsageError
+from ...resolver.index.readers.manifest import INDEX_MANIFEST, SPEC_MANIFESTS, spec_manifest_path
+from ..store import files
+from ..store.cas import Lock, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model import Wanted
+
+OWN = ".cachefetch"
+_SUFFIX = ".spec.manifest.json"
+
+
+class Destination(Store):
+    """The store below the mirror `root`.
+
+    Attributes:
+        mirror: the directory of the mirror.
+        added: sha256 -> size of the small blobs that were written, or would be with `dry_run`.
+    """
+
+    def __init__(self, mirror: str, *, dry_run: bool = False) -> None:
+        super().__init__(os.path.join(os.path.abspath(mirror), "blobs"))
+        self.mirror = os.path.abspath(mirror)
+        self.own = os.path.join(self.mirror, OWN)
+        self.dry_run = dry_run
+        self.added: dict[str, int] = {}
+        self._paths: dict[str, str] = {}
+        self._pending: dict[str, bytes] = {}
+
+    def expect(self, stem: str, wanted: Wanted) -> None:
+        """Tell where the manifest of ``NAME-VERSION-HASH`` belongs."""
+        path = spec_manifest_path(wanted.name, wanted.version, wanted.hash)
+        self._paths[stem] = os.path.join(self.mirror, path)
+
+    def forget(self, stem: str) -> None:
+        """Take the manifest of a package away: it is damaged, and nothing must read it until it is right again."""
+        with files.store_errors(self.mirror), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._paths[stem])
+
+    def manifest(self, key: str) -> bytes | None:
+        """Return the manifest that waits or is published."""
+        if key in self._pending:
+            return self._pending[key]
+        with files.store_errors(self._paths[key]):
+            return files.read_or_none(self._paths[key])
+
+    def put_manifest(self, key: str, data: bytes) -> None:
+        """Hold a proven manifest back until `publish`."""
+        self._pending[key] = data
+
+    def publish(self, key: str) -> None:
+        """Write the manifest of a package whose blobs are complete."""
+        data = self._pending.pop(key, None)
+        if data is not None:
+            self.write(self._paths[key], data)
+
+    def put_bytes(self, data: bytes, sha256: str) -> str:
+        """Store a small blob; with `dry_run` only note it."""
+        if self.dry_run:
+            if self.locate(sha256) is None:
+                self.added[sha256] = len(data)
+            return self.path(sha256)
+        if files.size_or_none(self.path(sha256)) != len(data):
+            self.added[sha256] = len(data)
+        elif self.read(sha256, len(data)) is None:  # damaged: the store would keep what has the right size
+            self.discard(sha256)
+            self.added[sha256] = len(data)
+        return super().put_bytes(data, sha256)
+
+    def try_lock(self, key: str) -> Lock | None:
+        """Lock a key; with `dry_run` nothing is written, and nothing needs a lock."""
+        return _NoLock() if self.dry_run else super().try_lock(key)
+
+    def write(self, path: str, data: bytes) -> bool:
+        """Write a file of the mirror atomically; False when it was there with the same bytes."""
+        path = os.path.join(self.mirror, path)
+        if files.read_or_none(path) == data:
+            return False
+        with files.store_errors(path):
+            files.require_space(path, len(data))
+            name = f"write-{os.getpid()}-{threading.get_ident():x}.part"
+            files.write_atomic(os.path.join(self.own, "partial", name), path, data)
+        return True
+
+    def read_file(self, path: str) -> bytes | None:
+        """Return a small file of the mirror, None when it is not there."""
+        with files.store_errors(path):
+            return files.read_or_none(os.path.join(self.mirror, path))
+
+    def _partial(self, key: str, kind: str) -> str:
+        # Beside the journal, not below blobs/: a mirror holds nothing but what Spack would put there.
+        return os.path.join(self.own, "partial", os.path.basename(super()._partial(key, kind)))
+
+
+class _NoLock(Lock):
+    def __init__(self) -> None:
+        super().__init__("", -1)
+
+    def release(self) -> None:
+        """There is nothing to release."""
+
+
+def check_destination(mirror: str) -> None:
+    """Refuse a directory that is something else than a mirror of layout 3.
+
+    Raises:
+        UsageError: another layout, or files that are not of a mirror.
+    """
+    if "://" in mirror:
+        raise UsageError(
+            f"the destination {mirror} is not a directory",
+            hint="sync to a directory, then carry or upload it; a plain path is enough",
+        )
+    try:
+        names = set(os.listdir(mirror))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"the destination {mirror} is not a directory: {error.strerror}") from error
+    if "v3" in names or names <= {OWN, "blobs", "lost+found"}:
+        return
+    if "build_cache" in names:
+        raise UsageError(
+            f"the destination {mirror} is a mirror of layout 2 (build_cache/), the source is of layout 3",
+            hint="name an empty directory",
+        )
+    raise UsageError(
+        f"the destination {mirror} is not empty and not a mirror: it holds {', '.join(sorted(names)[:3])}",
+        hint="name an empty directory, or a mirror of layout 3",
+    )
+
+
+@contextlib.contextmanager
+def locked(destination: Destination, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Hold the destination: one sync alone (exclusive), or several shard workers together (`shared`).
+
+    Raises:
+        StoreError: somebody else has it and `wait` is False; the message names who.
+    """
+    path = os.path.join(destination.own, "lock")
+    with files.store_errors(path):
+        descriptor = files.open_for_writing(path)
+    try:
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, how | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise _busy(destination, path) from None
+        with files.store_errors(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _holder(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder() -> bytes:
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return json.dumps(facts).encode()
+
+
+def _busy(destination: Destination, path: str) -> StoreError:
+    try:
+        who = json.loads(files.read_or_none(path) or b"{}")
+        holder = f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        who, holder = {}, "another process"
+    error = StoreError(
+        f"another sync works on {destination.mirror}: {holder}",
+        hint="wait for it with --wait, or let it finish and run the same command again",
+        context={"path": destination.mirror, "holder": who},
+    )
+    error.code = "destination-busy"
+    return error
+
+
+def list_blobs(mirror: str) -> dict[str, int]:
+    """Return sha256 -> size of every blob file, found with one directory scan for each of the 256 prefixes."""
+    found: dict[str, int] = {}
+    base = os.path.join(mirror, "blobs", "sha256")
+    with files.store_errors(base):
+        for prefix in _names(base):
+            if len(prefix) == 2:
+                with (
+                    contextlib.suppress(NotADirectoryError),
+                    os.scandir(os.path.join(base, prefix)) as entries,
+                ):
+                    for entry in entries:
+                        found[entry.name] = entry.stat().st_size
+    return found
+
+
+def list_manifests(mirror: str) -> dict[str, str]:
+    """Return ``NAME-VERSION-HASH`` -> path below the mirror of every spec manifest."""
+    found: dict[str, str] = {}
+    base = os.path.join(mirror, SPEC_MANIFESTS)
+    with files.store_errors(base):
+        for name in _names(base):
+            for file in _names(os.path.join(base, name)):
+                if file.endswith(_SUFFIX):
+                    found[file[: -len(_SUFFIX)]] = f"{SPEC_MANIFESTS}/{name}/{file}"
+    return found
+
+
+def list_other_manifests(mirror: str) -> list[str]:
+    """Return the paths below the mirror of the index and key manifests, views included."""
+    found: list[str] = []
+    for base in (INDEX_MANIFEST.rpartition("/")[0], "v3/manifests/key"):
+        for directory, _, names in os.walk(os.path.join(mirror, base)):
+            found += [
+                os.path.relpath(os.path.join(directory, name), mirror)
+                for name in names
+                if name.endswith(".manifest.json")
+            ]
+    return sorted(found)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

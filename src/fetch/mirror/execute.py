@@ -1,0 +1,302 @@
+"""Sync one destination: inventory, plan, copy, then keys, layout and last the index.
+
+Order of writing: both blobs of a package, its manifest, its journal row; when all packages are through: keys, the
+index blob, the index manifest. So a reader finds a valid mirror at every moment, and a killed run loses at most
+the part of a blob that was under way (docs/sync.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from ...errors import CachefetchError, NotFoundError
+from ...resolver.index.readers.manifest import (
+    INDEX_MANIFEST,
+    LAYOUT_PATH,
+    blob_path,
+    parse_manifest,
+    spec_manifest_path,
+)
+from ...resolver.index.readers.nodes import specfile_of_database
+from ...resolver.index.writer import INDEX_MEDIA_TYPE, LAYOUT, index_text, manifest_text, with_closure
+from ..events import Finished, Planned
+from ..failures import for_run
+from ..model import Source
+from ..payload import deliver
+from ..store import files
+from ..verify.binding import read_spec_blob
+from ..verify.openpgp import Keyring, is_signed, split_cleartext
+from ..verify.policy import SignaturePolicy
+from .destination import list_manifests
+from .inventory import each, list_mirror, prove_selection, split_known, stem_of, unnamed
+from .journal import Row
+from .keys import Published, read_keys
+from .plan import Problem, SyncReport, make_plan, problem_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ...resolver.index.writer import Lookup
+    from ..model import VerifiedPackage, Wanted
+    from ..session import Session
+    from .destination import Destination
+    from .inventory import Listing
+    from .journal import Journal
+    from .plan import Job, SyncPlan
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a sync runs.
+
+    Attributes:
+        dry_run: only plan.
+        check: hash what is there again, in place of trusting size and journal.
+        prune: remove blobs that no manifest names.
+        finish: write keys and index at the end; False for a shard worker.
+        copy: False copies no package (the last step after shard workers): what is missing is a problem.
+    """
+
+    dry_run: bool = False
+    check: bool = False
+    prune: bool = False
+    finish: bool = True
+    copy: bool = True
+
+
+class Sync:
+    """One run. `session.store` is the destination."""
+
+    def __init__(
+        self, session: Session, destination: Destination, journal: Journal, job: Job, how: How
+    ) -> None:
+        self.session, self.to, self.journal, self.job, self.how = session, destination, journal, job, how
+        self.problems: list[Problem] = list(job.missing)
+        self.failed: set[str] = set()
+        self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
+
+    async def run(self) -> SyncReport:
+        """Do it.
+
+        Raises:
+            StoreError: the destination is full or cannot be written; what is complete stays complete.
+            TrustError, IntegrityError, MirrorError: not one package of the selection could be proven.
+        """
+        listing = await to_thread.run_sync(list_mirror, self.to.mirror)
+        known, rest = split_known(self.job.wanted, self.journal, listing, check=self.how.check)
+        try:
+            packages = await self._prove(rest, any_known=bool(known))
+            signers = {row.key for row in known} | {package.key or "" for package in packages}
+            published = await self._keys(signers - {""})
+            plan = await self._plan(packages, known, published, listing)
+            if not self.how.dry_run:
+                await self._execute(packages, published, plan, listing)
+        finally:
+            self.journal.flush()
+        status = "partial" if self.problems else "ok"
+        self.done["network_bytes"] = self.session.meter.network_bytes
+        self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
+        warnings = (self.journal.problem,) if self.journal.problem else ()
+        return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run)
+
+    async def _prove(self, rest: Sequence[Wanted], *, any_known: bool) -> list[VerifiedPackage]:
+        found, errors = await prove_selection(self.session, self.to, rest)
+        if errors and not found and not any_known:
+            raise for_run([(rest[number], errors[number]) for number in sorted(errors)], len(rest))
+        self._failed(rest, errors)
+        return [found[number] for number in sorted(found)]
+
+    def _failed(self, wanted: Sequence[Wanted], errors: Mapping[int, CachefetchError]) -> None:
+        stems = [stem_of(wanted[number]) for number in errors]
+        self.failed.update(stem[-32:] for stem in stems)
+        if not self.how.dry_run:
+            self.journal.drop(stems)
+        self.problems += [
+            problem_of(wanted[number], errors[number], self.job.needed_by) for number in sorted(errors)
+        ]
+
+    async def _keys(self, signers: set[str]) -> Published:
+        if not self.how.finish:
+            return Published({}, None)
+        own = Source("the destination", self.to.mirror, SignaturePolicy("none"), Keyring())
+        published = await read_keys(self.session, self.job.sources, signers, own)
+        self.problems += published.problems
+        return published
+
+    async def _plan(
+        self,
+        packages: Sequence[VerifiedPackage],
+        known: Sequence[Row],
+        published: Published,
+        listing: Listing,
+    ) -> SyncPlan:
+        prune: Mapping[str, int] = {}
+        if self.how.prune:
+            named = {
+                blob.sha256 for package in packages for blob in (package.tarball, package.manifest.spec())
+            }
+            named |= {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
+            prune = await unnamed(self.to, listing, named | set(published.blobs()))
+        plan = make_plan(packages, known, published.blobs(), listing.blobs, prune)
+        self.session.emit(Planned(0, len(packages) + len(known), len(known), plan.copy_bytes))
+        return plan
+
+    async def _execute(
+        self, packages: Sequence[VerifiedPackage], published: Published, plan: SyncPlan, listing: Listing
+    ) -> None:
+        tarballs = {package.tarball.sha256: package.tarball.size for package in packages}
+        missing = {sha256: size for sha256, size in tarballs.items() if sha256 in plan.copy}
+        parts = sum(self.to.part_size(sha256) for sha256 in missing)
+        await to_thread.run_sync(self.to.require_space, max(0, sum(missing.values()) - parts))
+        _, errors = await each(packages, self._one, self.session.limits.blob_connections)
+        self._failed([package.wanted for package in packages], errors)
+        for number in errors:
+            await to_thread.run_sync(self.to.forget, stem_of(packages[number].wanted))
+        self.done["copied_blobs"] += len(self.to.added)
+        self.done["copied_bytes"] += sum(self.to.added.values())
+        if self.how.finish:
+            await to_thread.run_sync(self._finish, published, listing)
+        if self.how.prune:
+            await self._prune()
+
+    async def _one(self, number: int, package: VerifiedPackage) -> None:
+        """Bring the payload, then publish the manifest, then record the package."""
+        if not self.how.copy and self.to.locate(package.tarball.sha256) is None:
+            raise _not_copied(package)
+        delivered = await deliver(self.session, number + 1, package)
+        package = delivered.package
+        if delivered.origin == "network":
+            self.done["copied_blobs"] += 1
+            self.done["copied_bytes"] += package.tarball.size
+        stem = stem_of(package.wanted)
+        await to_thread.run_sync(self.to.publish, stem)
+        spec = package.manifest.spec()
+        tarball = package.tarball
+        row = Row(
+            stem, tarball.sha256, tarball.size, spec.sha256, spec.size, package.signature, package.key or ""
+        )
+        self.journal.add(row)
+        self.done["packages"] += 1
+
+    def _finish(self, published: Published, listing: Listing) -> None:
+        for path, data in published.files():
+            if self.to.write(path, data) and path.startswith("blobs/"):
+                self.done["copied_blobs"] += 1
+                self.done["copied_bytes"] += len(data)
+        self.journal.add_all(self.journal.rows.values())
+        self.to.write(LAYOUT_PATH, LAYOUT)
+        held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
+        write_index(self.to, self.journal.rows.values(), held, self.job.lookup)
+
+    async def _prune(self) -> None:
+        listing = await to_thread.run_sync(list_mirror, self.to.mirror)
+        named = {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
+        files_to_go = await unnamed(self.to, listing, named)
+        self.journal.pruning(files_to_go.items())
+        for path in files_to_go:
+            with files.store_errors(path), contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.to.mirror, path))
+        self.done["pruned"] = len(files_to_go)
+
+
+def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup) -> bool:
+    """Write the index of all that the destination holds, blob first; False when it was right already.
+
+    Args:
+        to: the destination.
+        rows: packages that the journal has.
+        before: further manifests that are there, ``NAME-VERSION-HASH`` -> path; one that neither journal nor index
+            knows counts when its documents are right.
+        lookup: the sources' nodes. Of what they do not know the node comes from the index of before, else from the
+            package's own spec document.
+    """
+    nodes, listed = read_own_index(to)
+    manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()}
+    held = {row.hash for row in rows if row.hash in manifests}
+    for stem, path in before.items():
+        hash_ = stem[-32:]
+        if hash_ in held or hash_ in listed:
+            held.add(hash_)
+        elif found := _from_document(to, path):
+            nodes.update(found)
+            held.add(hash_)
+
+    def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
+        found = lookup(hash_) or nodes.get(hash_)
+        if found is None and hash_ in held and hash_ in manifests:
+            nodes.update(_from_document(to, manifests[hash_]))
+            found = nodes.get(hash_)
+        return found
+
+    text = index_text(with_closure(held, find), held)
+    digest = hashlib.sha256(text).hexdigest()
+    old = _index_digest(to)
+    to.write(blob_path(digest), text)
+    changed = to.write(INDEX_MANIFEST, manifest_text(INDEX_MEDIA_TYPE, digest, len(text)))
+    if old and old != digest:
+        with files.store_errors(to.mirror), contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(to.mirror, blob_path(old)))
+    return changed
+
+
+def read_own_index(to: Destination) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:
+    """Return the nodes of the destination's index (DAG hash -> node, specfile) and the hashes that it holds.
+
+    An index that is damaged counts as absent: it is written anew.
+    """
+    digest = _index_digest(to)
+    data = to.read_file(blob_path(digest)) if digest else None
+    if data is None or hashlib.sha256(data).hexdigest() != digest:
+        return {}, set()
+    try:
+        database = json.loads(data)["database"]
+        specfile = specfile_of_database(database["version"])
+        installs: dict[str, Any] = database["installs"]
+        nodes = {hash_: (record["spec"], specfile) for hash_, record in installs.items()}
+        held = {hash_ for hash_, record in installs.items() if record.get("in_buildcache") is True}
+    except (ValueError, KeyError, TypeError, AttributeError, CachefetchError, RecursionError):
+        return {}, set()
+    return nodes, held
+
+
+def _index_digest(to: Destination) -> str | None:
+    data = to.read_file(INDEX_MANIFEST)
+    try:
+        return parse_manifest(data, what=INDEX_MANIFEST).index().sha256 if data else None
+    except CachefetchError:
+        return None
+
+
+def _from_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
+    """Return the nodes of a package's own spec document, {} when manifest or blobs are not right."""
+    data = to.read_file(path) or b""
+    try:
+        text = split_cleartext(data, what=path).text if is_signed(data) else data
+        manifest = parse_manifest(text, what=path)
+        ref, tarball = manifest.spec(), manifest.tarball()
+        document = read_spec_blob(to.read(ref.sha256, ref.size) or b"", ref, what=path)
+    except CachefetchError:
+        return {}
+    root, place = document.root, to.locate(tarball.sha256)
+    if place is None or place.size != tarball.size:
+        return {}
+    if spec_manifest_path(root.name, root.version, root.hash) != path:
+        return {}
+    entries: Any = document.raw["spec"]
+    raws = entries if isinstance(entries, list) else entries["nodes"]
+    return {node.hash: (raw, document.format) for node, raw in zip(document.nodes, raws, strict=True)}
+
+
+def _not_copied(package: VerifiedPackage) -> CachefetchError:
+    return NotFoundError(
+        f"{package.wanted}: no worker has copied it",
+        hint="run the shard that failed again, then --publish",
+    )

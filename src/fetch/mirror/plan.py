@@ -1,0 +1,171 @@
+"""What a sync copies and what is there already. Pure: packages, keys and listings in, a plan out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ...errors import CachefetchError
+    from ...resolver.index.writer import Lookup
+    from ..model import Source, VerifiedPackage, Wanted
+    from .journal import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        hash: DAG hash of the package, or "".
+        name: its name; of something else what it is ("index", "key").
+        what: the code of the error, such as "not-found" or "digest-mismatch".
+        message: one sentence.
+        needed_by: labels of the packages that need this one.
+        path: the file below the mirror, or "".
+    """
+
+    hash: str
+    name: str
+    what: str
+    message: str
+    needed_by: tuple[str, ...] = ()
+    path: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return an entry of ``problems`` in ``cachefetch/sync/1`` and ``cachefetch/verify/1``."""
+        return {
+            "hash": self.hash,
+            "name": self.name,
+            "what": self.what,
+            "message": self.message,
+            "needed_by": list(self.needed_by),
+            "path": self.path,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a sync is asked for.
+
+    Attributes:
+        wanted: the packages, closure included, each with the mirrors to ask.
+        sources: all mirrors, for their keys.
+        needed_by: DAG hash -> labels of the packages that need it.
+        missing: closure nodes that no mirror has.
+        lookup: the sources' node of a DAG hash, for the index.
+    """
+
+    wanted: tuple[Wanted, ...]
+    sources: tuple[Source, ...]
+    needed_by: Mapping[str, tuple[str, ...]]
+    missing: tuple[Problem, ...]
+    lookup: Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """Blobs to copy, sha256 -> size; number of needed blobs that are there; files that nothing names, path -> size."""
+
+    copy: Mapping[str, int]
+    present: int
+    prune: Mapping[str, int]
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes to copy."""
+        return sum(self.copy.values())
+
+    def to_dict(self) -> dict[str, int]:
+        """Return ``plan`` of ``cachefetch/sync/1``."""
+        return {
+            "copy_blobs": len(self.copy),
+            "copy_bytes": self.copy_bytes,
+            "present": self.present,
+            "prune": len(self.prune),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did: `status` is "ok", "partial" or "no-candidate"; `done` has counts and bytes."""
+
+    status: str
+    plan: SyncPlan
+    done: Mapping[str, int]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 nothing matches, 9 partly done."""
+        return {"ok": 0, "no-candidate": 3}.get(self.status, 9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/sync/1`` document (docs/schemas/sync-1.json)."""
+        return {
+            "schema": "cachefetch/sync/1",
+            "status": self.status,
+            "dry_run": self.dry_run,
+            "plan": self.plan.to_dict(),
+            "done": dict(self.done),
+            "problems": [problem.to_dict() for problem in self.problems],
+            "warnings": list(self.warnings),
+        }
+
+
+def make_plan(
+    packages: Iterable[VerifiedPackage],
+    rows: Iterable[Row],
+    small: Mapping[str, int],
+    there: Mapping[str, int],
+    prune: Mapping[str, int],
+) -> SyncPlan:
+    """Return the plan.
+
+    Args:
+        packages: proven, not recorded as complete.
+        rows: complete packages of the selection.
+        small: key blobs, sha256 -> size.
+        there: blobs at the destination before this run, sha256 -> size.
+        prune: what nothing names, path -> size.
+    """
+    needed = dict(small)
+    for package in packages:
+        for blob in (package.manifest.spec(), package.tarball):
+            needed[blob.sha256] = blob.size
+    copy = {sha256: size for sha256, size in needed.items() if there.get(sha256) != size}
+    for row in rows:
+        needed.update(row.blobs)
+    return SyncPlan(copy, len(needed) - len(copy), prune)
+
+
+def is_complete(row: Row, there: Mapping[str, int]) -> bool:
+    """True when both blobs of a recorded package are at the destination with the recorded sizes."""
+    return all(there.get(sha256) == size for sha256, size in row.blobs)
+
+
+def meets_policy(row: Row, source: Source) -> bool:
+    """True when the way a package was proven satisfies `source`'s policy of today."""
+    policy = source.policy
+    if policy.mode == "none":
+        return True
+    if row.signature == "good":
+        return row.key in source.keyring.fingerprints and (not policy.pinned or row.key in policy.pinned)
+    return policy.mode == "if-present" and row.signature == "none"
+
+
+def problem_of(
+    wanted: Wanted, error: CachefetchError, needed_by: Mapping[str, tuple[str, ...]], path: str = ""
+) -> Problem:
+    """Return the problem that a failed package is."""
+    return Problem(wanted.hash, wanted.name, error.code, error.message, needed_by.get(wanted.hash, ()), path)
+
+
+def shard_of(things: Sequence[Wanted], number: int, of: int, digest: Callable[[str], bytes]) -> list[Wanted]:
+    """Return the part of a plan that worker `number` (1 to `of`) copies; every package is in exactly one part."""
+    return [one for one in things if int.from_bytes(digest(one.hash)[:4]) % of == number - 1]

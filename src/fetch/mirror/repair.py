@@ -1,0 +1,53 @@
+"""Repair a mirror directory: fetch what an audit found damaged, and nothing else."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+
+from ..model import Source, Wanted
+from .check import wanted_repairs
+from .destination import Destination, locked
+from .execute import How, Sync, read_own_index
+from .inventory import stem_of
+from .journal import Journal
+from .plan import Job
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..session import Session
+    from ..store.cas import Store
+    from .check import VerifyReport
+
+
+async def repair_mirror(
+    session_for: Callable[[Store], Session],
+    report: VerifyReport,
+    target: Source,
+    others: Sequence[Source],
+) -> int:
+    """Fetch the damaged packages from `others`, and write keys and index again; return the number of packages.
+
+    A manifest and blobs that are right stay: only the damaged file is fetched. The index keeps listing what it
+    listed.
+
+    Raises:
+        StoreError: the mirror cannot be written, or a sync works on it.
+    """
+    destination = Destination(target.url)
+    wanted = tuple(
+        Wanted(name, version, hash_, tuple(others)) for name, version, hash_ in wanted_repairs(report)
+    )
+    with locked(destination):
+        journal = Journal(destination.own)
+        try:
+            nodes, _ = read_own_index(destination)
+            journal.drop([stem_of(one) for one in wanted])
+            for one in wanted:
+                destination.expect(stem_of(one), one)
+            job = Job(wanted, tuple(others), {}, (), nodes.get)
+            done = await Sync(session_for(destination), destination, journal, job, How()).run()
+        finally:
+            await to_thread.run_sync(journal.close)
+    return done.done["packages"]

@@ -1,0 +1,403 @@
+"""Sync and verify, above the fetch layer: what is selected, from which mirrors, and when nothing has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import closing
+
+from .answers import parse_constraint, parse_queries, resolve
+from .errors import UsageError
+from .resolver.spec.matching import satisfies
+from .values import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from .fetch.limits import Limits
+    from .fetch.mirror.check import VerifyReport
+    from .fetch.mirror.destination import Destination
+    from .fetch.mirror.execute import How
+    from .fetch.mirror.journal import Journal
+    from .fetch.mirror.plan import Job, Problem, SyncReport
+    from .fetch.model import Source
+    from .fetch.session import Session
+    from .fetch.store.cas import Store
+    from .resolver.index.query import Specs
+    from .resolver.model import Host, Record
+    from .resolver.rules.context import Policy
+    from .resolver.spec.values import Spec
+    from .sources import Sources
+
+
+@frozen
+class Selection:
+    """What to copy.
+
+    `specs` as for `resolve`; `everything` in place of specs; `include` and `exclude` are constraints on the roots
+    (a root must meet one of `include`, none of `exclude`); `targets` and `systems` (OS labels) likewise; with
+    `hosts` only what `resolve` chooses for each of them is copied.
+    """
+
+    specs: tuple[str, ...] = ()
+    everything: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
+    hosts: tuple[Host, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot be meant. Raises UsageError, SpecSyntaxError."""
+        if bool(self.specs) == self.everything:
+            raise UsageError(
+                "name what to copy: specs, or --all for everything"
+                if not self.specs
+                else "--all needs no spec",
+                hint="cachefetch sync hdf5+mpi --from MIRROR --to DIR",
+            )
+        if self.specs:
+            parse_queries(self.specs)
+        _constraints(self)
+
+    def text(self) -> str:
+        """Return a text that is equal for equal selections."""
+        hosts = [host.to_dict() for host in self.hosts]
+        rest = [self.specs, self.everything, self.include, self.exclude, self.targets, self.systems]
+        return json.dumps([*rest, hosts], sort_keys=True)
+
+
+def select(selection: Selection, sources: Sources, policy: Policy) -> tuple[list[Record], list[Problem]]:
+    """Return the root records, and a problem for each spec that nothing satisfies."""
+    from .fetch.mirror.plan import Problem
+
+    specs = sources.specs
+    include, exclude, machines = _constraints(selection)
+    found: dict[str, Record] = {}
+    problems: list[Problem] = []
+    queries: Sequence[Spec | None] = (
+        [None] if selection.everything else parse_queries(selection.specs, specs=specs)
+    )
+    for query in queries:
+        roots = [
+            record
+            for record in _roots(query, selection, sources, policy)
+            if (not include or any(satisfies(record.node, c, specs) for c in include))
+            and not any(satisfies(record.node, c, specs) for c in exclude)
+            and all(any(satisfies(record.node, c, specs) for c in group) for group in machines if group)
+        ]
+        if not roots:
+            what = str(query) if query else "any package"
+            problems.append(Problem("", what, "no-candidate", f"no binary of the mirrors satisfies {what}"))
+        found.update((record.node.hash, record) for record in roots)
+    return list(found.values()), problems
+
+
+def _constraints(selection: Selection) -> tuple[list[Spec], list[Spec], tuple[list[Spec], list[Spec]]]:
+    def parsed(texts: Iterable[str]) -> list[Spec]:
+        return [spec for text in texts if (spec := parse_constraint(text))]
+
+    machines = (
+        parsed(f"target={t}" for t in selection.targets),
+        parsed(f"os={o}" for o in selection.systems),
+    )
+    return parsed(selection.include), parsed(selection.exclude), machines
+
+
+def _roots(query: Spec | None, selection: Selection, sources: Sources, policy: Policy) -> Iterable[Record]:
+    specs = sources.specs
+    if query is not None and selection.hosts:
+        for host in selection.hosts:
+            answer = resolve([str(query)], sources, host, policy=policy, unify=False, local_host=False)
+            for root in answer.roots:
+                record = specs.record(root.chosen.hash) if root.chosen else None
+                if record is not None:
+                    yield record
+        return
+    if query is None:
+        records: Iterable[Record] = specs.everything()
+    else:
+        records = specs.named(query.name) if query.name else specs.with_prefix(query.hash or "")
+    for record in records:
+        if record.has_binary and (query is None or satisfies(record.node, query, specs)):
+            yield record
+
+
+def closure(
+    roots: Iterable[Record], specs: Specs, *, strict: bool
+) -> tuple[list[Record], dict[str, tuple[str, ...]], list[Problem]]:
+    """Return the records to copy, who needs each (labels by DAG hash), and the nodes that no mirror has.
+
+    Args:
+        roots: with a binary.
+        specs: all specs.
+        strict: nodes without a binary are problems; False for ``--all``, which copies what there is.
+    """
+    from .fetch.mirror.plan import Problem
+    from .resolver.closure import label
+
+    records: dict[str, Record] = {}
+    needed: dict[str, dict[str, None]] = {}
+    absent: dict[str, str] = {}
+    queue = [(record.node.hash, record.node.name) for record in roots]
+    seen = {hash_ for hash_, _ in queue}
+    while queue:
+        hash_, name = queue.pop()
+        record = specs.record(hash_)
+        if record is not None and record.node.external is not None:
+            continue
+        if record is None or not record.has_binary:
+            absent[hash_] = name
+        if record is None:
+            continue
+        if record.has_binary:
+            records[hash_] = record
+        children = [(edge.hash, edge.name) for edge in record.node.closure_edges()]
+        if record.node.build_spec:  # a spliced node's binary is that of its build spec
+            children.append((record.node.build_spec, name))
+        for child in children:
+            needed.setdefault(child[0], {})[label(record.node)] = None
+            if child[0] not in seen:
+                seen.add(child[0])
+                queue.append(child)
+    parents = {hash_: tuple(sorted(labels)) for hash_, labels in needed.items()}
+    problems = [
+        Problem(
+            hash_,
+            name,
+            "not-found",
+            f"no mirror has the binary of {name}/{hash_[:7]}",
+            parents.get(hash_, ()),
+        )
+        for hash_, name in sorted(absent.items(), key=lambda item: (item[1], item[0]))
+    ]
+    ordered = sorted(records.values(), key=lambda r: (r.node.name, r.node.version, r.node.hash))
+    return ordered, parents, problems if strict else []
+
+
+def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: dict[str, Source]) -> Job:
+    """Return what the fetch layer needs for a sync."""
+    from .fetch.mirror.plan import Job
+    from .fetch.model import Wanted
+
+    roots, problems = select(selection, sources, policy)
+    records, needed_by, missing = closure(roots, sources.specs, strict=True)
+    wanted = tuple(
+        Wanted(
+            record.node.name,
+            record.node.version,
+            record.node.hash,
+            tuple(delivery[name] for name in record.mirrors if name in delivery),
+        )
+        for record in records
+    )
+    return Job(wanted, tuple(delivery.values()), needed_by, (*problems, *missing), sources.specs.raw)
+
+
+def state_key(selection: Selection, sources: Sources, delivery: dict[str, Source], version: str) -> str:
+    """Return a digest of all that decides what a sync would do: selection, mirrors, their indexes and policies."""
+    facts = [
+        [
+            source.mirror,
+            source.url,
+            sources.specs.digest(source.mirror),
+            source.policy.mode,
+            sorted(source.policy.pinned),
+            sorted(source.keyring.fingerprints),
+        ]
+        for source in delivery.values()
+    ]
+    return hashlib.sha256(json.dumps([version, selection.text(), facts]).encode()).hexdigest()
+
+
+def unchanged(key: str, journal: Journal, destination: Destination) -> SyncReport | None:
+    """Return the report of a sync that has nothing to do, None when that is not certain.
+
+    Certain is: the last run was the same, from the same indexes, without a problem, and the manifest and both blobs of
+    every package that is recorded are there with their sizes.
+    """
+    from .fetch.mirror.destination import list_blobs, list_manifests
+    from .fetch.mirror.plan import SyncPlan, SyncReport, is_complete
+    from .resolver.index.readers.manifest import INDEX_MANIFEST
+
+    try:
+        last = json.loads(journal.meta("last") or "{}")
+    except (ValueError, RecursionError):
+        return None
+    index = destination.read_file(INDEX_MANIFEST)
+    if last.get("key") != key or index is None or last.get("index") != hashlib.sha256(index).hexdigest():
+        return None
+    there, manifests = list_blobs(destination.mirror), list_manifests(destination.mirror)
+    if not all(row.stem in manifests and is_complete(row, there) for row in journal.rows.values()):
+        return None
+    done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
+    return SyncReport("ok", SyncPlan({}, last["present"], {}), done, ())
+
+
+def remember(key: str, report: SyncReport, journal: Journal, destination: Destination) -> None:
+    """Note a sync that ended well, for `unchanged`."""
+    from .resolver.index.readers.manifest import INDEX_MANIFEST
+
+    index = destination.read_file(INDEX_MANIFEST)
+    if report.status == "ok" and index is not None:
+        present = report.plan.present + len(report.plan.copy)
+        fact = {"key": key, "index": hashlib.sha256(index).hexdigest(), "present": present}
+        journal.remember("last", json.dumps(fact))
+
+
+def shard_numbers(text: str) -> tuple[int, int]:
+    """Return (I, N) of ``I/N``. Raises UsageError."""
+    first, _, second = text.partition("/")
+    if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise UsageError(f"--shard {text!r} is not I/N", hint="for example 1/4 to 4/4 for four workers")
+
+
+def _is_one_of(directory: str, sources: Iterable[Source]) -> bool:
+    here = os.path.realpath(directory)
+    return any(not source.network and os.path.realpath(source.url) == here for source in sources)
+
+
+def absolute_directory(text: str) -> str:
+    """Return the path that ``--to`` means."""
+    from .config import absolute
+
+    return absolute(os.path.expanduser(text))
+
+
+async def sync(
+    selection: Selection,
+    to: str,
+    sources: Sources,
+    delivery: dict[str, Source],
+    policy: Policy,
+    engine: dict[str, Any],
+    *,
+    shard: tuple[int, int] | None = None,
+    dry_run: bool = False,
+    check: bool = False,
+    prune: bool = False,
+    publish: bool = False,
+    wait: bool = False,
+) -> SyncReport:
+    """Sync once; arguments as for `AsyncClient.sync`, with the open sources and the parts of the fetch engine."""
+    from . import __version__
+    from .fetch.mirror.destination import Destination, check_destination, locked
+    from .fetch.mirror.execute import How
+    from .fetch.mirror.journal import Journal
+
+    if sources.pages:
+        raise UsageError(
+            "cache pages record no dependencies, so there is no closure to copy",
+            hint="name the mirror itself with --from",
+        )
+    to = absolute_directory(to)
+    check_destination(to)
+    if _is_one_of(to, delivery.values()):
+        raise UsageError(
+            f"{to} is the source and the destination",
+            hint="to audit or repair a mirror use `cachefetch verify`",
+        )
+    destination = Destination(to, dry_run=dry_run)
+    how = How(dry_run=dry_run, check=check, prune=prune, finish=shard is None, copy=not publish)
+    key = state_key(selection, sources, delivery, __version__)
+    name = f"journal-{shard[0]}-of-{shard[1]}" if shard else "journal"
+    if dry_run:
+        journal = Journal(destination.own, write=False)
+        return await _run(selection, sources, delivery, policy, engine, destination, journal, how, shard)
+    with (
+        locked(destination, shared=shard is not None, wait=wait),
+        closing(Journal(destination.own, name)) as journal,
+    ):
+        if not (check or prune or shard or publish):
+            same = unchanged(key, journal, destination)
+            if same is not None:
+                return same
+        report = await _run(selection, sources, delivery, policy, engine, destination, journal, how, shard)
+        if shard is None:
+            remember(key, report, journal, destination)
+        return report
+
+
+async def _run(
+    selection: Selection,
+    sources: Sources,
+    delivery: dict[str, Source],
+    policy: Policy,
+    engine: dict[str, Any],
+    destination: Destination,
+    journal: Journal,
+    how: How,
+    shard: tuple[int, int] | None,
+) -> SyncReport:
+    from dataclasses import replace
+
+    from .fetch.mirror.execute import Sync
+    from .fetch.mirror.plan import Problem, shard_of
+
+    job = make_job(selection, sources, policy, delivery)
+    unusable = tuple(
+        Problem("", state.mirror, state.state, f"mirror {state.mirror} is {state.state}: {state.detail}")
+        for state in sources.states
+        if not state.usable
+    )
+    job = replace(job, missing=(*unusable, *job.missing))
+    if shard:
+        mine = shard_of(job.wanted, *shard, lambda text: hashlib.sha256(text.encode()).digest())
+        job = replace(job, wanted=tuple(mine))
+        engine = {**engine, "limits": _divided(engine["limits"], shard[1])}
+    report = await Sync(_session(engine, destination), destination, journal, job, how).run()
+    nothing = not job.wanted and not shard and any(p.what == "no-candidate" for p in report.problems)
+    return replace(report, status="no-candidate") if nothing else report
+
+
+async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool) -> VerifyReport:
+    """Audit the first of the mirrors; with `repair` fetch what is damaged from the others, and audit again."""
+    from dataclasses import replace
+
+    from .fetch.mirror.check import verify_mirror
+
+    target, others = delivery[0], delivery[1:]
+    session = _session(engine, engine["store"])
+    report = await verify_mirror(session, target)
+    if not repair or not report.problems:
+        return report
+    if target.network or not others:
+        raise UsageError(
+            "--repair works on a directory and needs a mirror to fetch from",
+            hint="cachefetch verify DIRECTORY --repair --from MIRROR",
+        )
+    from .fetch.mirror.repair import repair_mirror
+
+    repaired = await repair_mirror(lambda store: _session(engine, store), report, target, others)
+    return replace(await verify_mirror(session, target), repaired=repaired)
+
+
+def _session(engine: dict[str, Any], store: Store) -> Session:
+    from .fetch.retry import Clockwork
+    from .fetch.session import Session
+
+    return Session(
+        store,
+        engine["transports"],
+        engine["limits"],
+        engine["reporter"],
+        offline=engine["offline"],
+        meter=engine["meter"],
+        clockwork=Clockwork(),
+    )
+
+
+def _divided(limits: Limits, workers: int) -> Limits:
+    """Return the part of the connections that one of several workers may use."""
+    from dataclasses import replace
+
+    return replace(
+        limits,
+        metadata_in_flight=max(1, limits.metadata_in_flight // workers),
+        blob_connections=max(1, limits.blob_connections // workers),
+        blobs_per_host=max(1, limits.blobs_per_host // workers),
+    )

@@ -1,0 +1,547 @@
+"""`cachefetch sync`: what it writes is a valid, complete mirror, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults.server import Fault, FaultServer
+from tests.functional.conftest import DEBIAN, EXAMPLES, FIXTURES, KEY, MIRROR, ROOT, Done
+
+Cli = Callable[..., Done]
+SIGNED = FIXTURES / "v3-signed"
+UNSIGNED = FIXTURES / "v3-unsigned"
+FINGERPRINT = "782919F9DB28EF14FA36F2A892DFACD7F6EA048A"
+QUERY = "py-multidict@6.1.0"
+
+
+def sync(cli: Cli, *words: object, source: object = MIRROR, to: object, key: str = KEY) -> Done:
+    return cli("sync", *words, "--from", source, "--key", key, "--to", to, "--json")
+
+
+def files(mirror: Path) -> dict[str, bytes]:
+    """Return the files of a mirror without our own directory."""
+    return {
+        str(path.relative_to(mirror)): path.read_bytes()
+        for path in sorted(mirror.rglob("*"))
+        if path.is_file() and ".cachefetch" not in path.parts and path.name != "EXPECTED.json"
+    }
+
+
+def index_of(mirror: Path) -> dict[str, Any]:
+    manifest = json.loads((mirror / "v3/manifests/index/index.manifest.json").read_text())
+    entry = manifest["data"][0]
+    data = (mirror / "blobs/sha256" / entry["checksum"][:2] / entry["checksum"]).read_bytes()
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry["checksum"], entry["contentLength"])
+    assert entry["mediaType"] == "application/vnd.spack.db.v8+json"
+    assert entry["compression"] == "none"
+    installs: dict[str, Any] = json.loads(data)["database"]["installs"]
+    assert json.loads(data)["database"]["version"] == "8"
+    return installs
+
+
+def verified(cli: Cli, mirror: Path, *words: str) -> Any:
+    done = cli("verify", mirror, *(words or ("--key", KEY)), "--json")
+    return done.json
+
+
+def tarball_of(mirror: Path, name: str) -> tuple[Path, str]:
+    """Return the tarball blob and the DAG hash of a package of that name."""
+    manifest = sorted(mirror.glob(f"v3/manifests/spec/{name}/*.json"))[0]
+    text = manifest.read_text()
+    data = json.loads(text[text.index("{") : text.rindex("}") + 1])["data"]
+    digest = next(entry["checksum"] for entry in data if ".install." in entry["mediaType"])
+    hash_ = manifest.name.removesuffix(".spec.manifest.json").rpartition("-")[2]
+    return mirror / "blobs/sha256" / digest[:2] / digest, hash_
+
+
+def test_a_root_comes_with_its_closure_keys_layout_and_index(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    done = sync(cli, QUERY, source=SIGNED, to=to)
+    assert done.code == 0, done.err
+    assert (done.json["schema"], done.json["status"], done.json["problems"]) == (
+        "cachefetch/sync/1",
+        "ok",
+        [],
+    )
+    made, source = files(to), files(SIGNED)
+    own = {name for name in made if source.get(name) != made[name]}
+    digest = json.loads(made["v3/manifests/index/index.manifest.json"])["data"][0]["checksum"]
+    # Everything but the index is the source's, byte for byte: signatures survive.
+    assert own == {"v3/manifests/index/index.manifest.json", f"blobs/sha256/{digest[:2]}/{digest}"}
+    assert f"v3/manifests/key/{FINGERPRINT}.key.manifest.json" in made
+    assert {"v3/manifests/key/keys.manifest.json", "v3/layout.json"} <= made.keys()
+    report = verified(cli, to)
+    assert (report["status"], report["problems"]) == ("ok", [])
+    assert report["notes"] == {"unindexed": 0, "dangling": 0, "unnamed_blobs": 0}
+
+
+@pytest.mark.parametrize("fixture", ["v3-signed", "v3-unsigned"])
+def test_all_holds_what_spack_said_of_the_source(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    to, source = tmp_path / "to", FIXTURES / fixture
+    policy = ("--key", KEY) if fixture == "v3-signed" else ("--unsigned",)
+    assert cli("sync", "--all", "--from", source, *policy, "--to", to, "-q").code == 0
+    made, expected = index_of(to), json.loads((source / "EXPECTED.json").read_text())
+    assert len(made) == expected["nodes"]
+    assert sum(record["in_buildcache"] for record in made.values()) == expected["artifacts"]
+    theirs = index_of(source)
+    assert made == theirs  # nodes, ref_counts and flags as Spack wrote them; only the order differs
+    assert {record["hash"] for record in expected["specs"]} == set(made)
+    for spec in expected["specs"]:
+        if spec["artifact"]:
+            name = spec["artifact"]["manifest"]
+            assert (to / name).read_bytes() == (source / name).read_bytes()
+    assert verified(cli, to, *policy)["status"] == "ok"
+
+
+def test_the_index_is_closed_and_marks_what_is_there(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "zlib", source=SIGNED, to=to).code == 0
+    installs = index_of(to)
+    for hash_, record in installs.items():
+        assert set(record) == {
+            "spec",
+            "ref_count",
+            "in_buildcache",
+        }  # another key makes Spack refuse the index
+        assert {edge["hash"] for edge in record["spec"].get("dependencies", [])} <= installs.keys()
+        users = [
+            r for r in installs.values() if hash_ in {e["hash"] for e in r["spec"].get("dependencies", [])}
+        ]
+        assert record["ref_count"] == len(users)
+    held = {hash_ for hash_, record in installs.items() if record["in_buildcache"]}
+    there = {path.name[:-19][-32:] for path in to.glob("v3/manifests/spec/*/*.json")}
+    assert held == there
+    assert len(installs) > len(held)
+
+
+def test_fetch_offline_works_from_the_destination(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, QUERY, to=to).code == 0
+    done = cli("fetch", QUERY, "-m", to, "--key", KEY, "--offline", *DEBIAN, "--json")
+    assert done.code == 0, done.err
+    direct = cli("fetch", QUERY, "-m", MIRROR, "--key", KEY, *DEBIAN, "--json")
+    assert [i["sha256"] for i in done.json["items"]] == [i["sha256"] for i in direct.json["items"]]
+
+
+def test_dry_run_writes_nothing_and_its_bytes_are_the_real_ones(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    plan = sync(cli, QUERY, "--dry-run", to=to).json
+    assert not to.exists()
+    real = sync(cli, QUERY, to=to).json
+    assert plan["plan"] == real["plan"]
+    assert real["done"]["copied_bytes"] == plan["plan"]["copy_bytes"] > 0
+    assert real["done"]["copied_blobs"] == plan["plan"]["copy_blobs"]
+    copied = sum(path.stat().st_size for path in (to / "blobs").rglob("*") if path.is_file())
+    entry = json.loads((to / "v3/manifests/index/index.manifest.json").read_text())["data"][0]
+    assert copied - entry["contentLength"] == plan["plan"]["copy_bytes"]
+
+
+def test_a_second_run_is_one_conditional_request(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    with FaultServer(MIRROR) as server:
+        first = sync(cli, QUERY, source=server.url, to=to)
+        assert first.code == 0, first.err
+        before, asked = files(to), len(server.requests)
+        second = sync(cli, QUERY, source=server.url, to=to)
+        assert second.code == 0, second.err
+        assert len(server.requests) - asked == 1
+    assert second.json["plan"]["copy_bytes"] == 0
+    assert second.json["plan"]["present"] == first.json["plan"]["copy_blobs"]
+    assert files(to) == before
+
+
+def test_more_specs_move_only_what_is_missing(cli: Cli, tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    first = sync(cli, "zlib", source=SIGNED, to=one).json
+    second = sync(cli, QUERY, source=SIGNED, to=one).json
+    assert second["plan"]["present"] > 0
+    direct = sync(cli, "zlib", QUERY, source=SIGNED, to=both).json
+    total = first["done"]["copied_bytes"] + second["done"]["copied_bytes"]
+    assert total == direct["done"]["copied_bytes"]
+    assert files(one) == files(both)  # the way to it leaves no trace
+
+
+def test_a_blob_that_went_missing_or_changed_size_comes_again(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, QUERY, to=to).code == 0
+    before = files(to)
+    blob, _ = tarball_of(to, "zlib")
+    blob.unlink()
+    done = sync(cli, QUERY, to=to)
+    assert (done.code, done.json["plan"]["copy_blobs"]) == (0, 1)
+    assert files(to) == before
+
+
+def test_a_manifest_that_went_missing_comes_again(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", to=to).code == 0
+    before = files(to)
+    next(to.glob("v3/manifests/spec/zlib/*.json")).unlink()
+    assert sync(cli, "gcc-runtime", to=to).code == 0
+    names = [r["spec"]["name"] for r in index_of(to).values() if r["in_buildcache"]]
+    assert names.count("zlib") == 2  # the index never lists what is not there
+    assert sync(cli, "--all", to=to).json["plan"]["copy_blobs"] == 0
+    assert files(to) == before
+
+
+def test_a_mirror_is_not_synced_to_itself(cli: Cli, tmp_path: Path) -> None:
+    mirror = shutil.copytree(MIRROR, tmp_path / "mirror")
+    assert sync(cli, "--all", source=mirror, to=mirror).code == 2
+
+
+def test_check_hashes_again_and_replaces_what_changed_in_place(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, QUERY, to=to).code == 0
+    before = files(to)
+    blob, _ = tarball_of(to, "zlib")
+    data = bytearray(blob.read_bytes())
+    data[-9] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(data))
+    assert sync(cli, QUERY, to=to).json["done"]["copied_blobs"] == 0  # trusted by size and journal
+    assert sync(cli, QUERY, "--check", to=to).json["done"]["copied_blobs"] == 1
+    assert files(to) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "wrong"])
+def test_a_bad_source_blob_stops_nothing_else_and_says_who_needs_it(
+    cli: Cli, tmp_path: Path, damage: str
+) -> None:
+    source, to = shutil.copytree(MIRROR, tmp_path / "source"), tmp_path / "to"
+    blob, hash_ = tarball_of(source, "openssl")
+    if damage == "missing":
+        blob.unlink()
+    else:
+        data = blob.read_bytes()
+        blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = sync(cli, "--all", source=source, to=to)
+    assert done.code == 9, done.err
+    assert done.json["status"] == "partial"
+    problem = done.json["problems"][0]
+    what = "not-found" if damage == "missing" else "digest-mismatch"
+    assert (problem["hash"], problem["name"], problem["what"]) == (hash_, "openssl", what)
+    assert any(user.startswith("python@") for user in problem["needed_by"])
+    assert not index_of(to)[hash_]["in_buildcache"]
+    assert sum(record["in_buildcache"] for record in index_of(to).values()) == 17
+    again = cli("sync", "--all", "--from", source, "--from", MIRROR, "--key", KEY, "--to", to, "--json")
+    assert again.code == 0, again.err
+    assert again.json["done"]["copied_blobs"] == 1
+    assert verified(cli, to)["status"] == "ok"
+
+
+def test_an_unsigned_package_is_left_out_where_signatures_are_needed(cli: Cli, tmp_path: Path) -> None:
+    source, to = shutil.copytree(MIRROR, tmp_path / "source"), tmp_path / "to"
+    manifest = next(source.glob("v3/manifests/spec/zlib/*.json"))
+    text = manifest.read_text()
+    manifest.write_text(text[text.index("{") : text.rindex("}") + 1])
+    done = sync(cli, "--all", source=source, to=to)
+    assert done.code == 9
+    assert [p["what"] for p in done.json["problems"]] == ["signature-missing"]
+    assert not (to / manifest.relative_to(source)).exists()
+
+
+def test_without_a_key_nothing_is_copied_and_the_error_is_trust(cli: Cli, tmp_path: Path) -> None:
+    done = cli("sync", QUERY, "--from", MIRROR, "--to", tmp_path / "to")
+    assert done.code == 7
+    assert "--key" in done.err
+    assert not list((tmp_path / "to").glob("v3/**/*.json"))
+
+
+def test_a_stricter_policy_looks_again_at_what_is_there(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert cli("sync", "zlib", "--from", SIGNED, "--unsigned", "--to", to).code == 0
+    manifest = next(to.glob("v3/manifests/spec/zlib/*.json"))
+    text = manifest.read_text()
+    manifest.chmod(0o644)
+    manifest.write_text(text[text.index("{") : text.rindex("}") + 1])
+    assert sync(cli, "zlib", source=SIGNED, to=to).code == 0
+    assert manifest.read_text() == text
+
+
+def test_specs_that_nothing_satisfies(cli: Cli, tmp_path: Path) -> None:
+    done = sync(cli, "zlib@99", to=tmp_path / "to")
+    assert (done.code, done.json["status"]) == (3, "no-candidate")
+    done = sync(cli, "zlib@99", "openssl", to=tmp_path / "to")
+    assert (done.code, done.json["problems"][0]["what"]) == (9, "no-candidate")
+
+
+def test_include_exclude_target_and_os_choose_the_roots(cli: Cli, tmp_path: Path) -> None:
+    def roots(number: int, *words: str) -> list[tuple[str, str, str]]:
+        to = tmp_path / str(number)
+        assert sync(cli, *words, to=to).code == 0
+        found = [r["spec"] for r in index_of(to).values() if r["in_buildcache"]]
+        return [
+            (s["version"], s["arch"]["platform_os"], str(s["arch"]["target"]))
+            for s in found
+            if s["name"] == "py-multidict"
+        ]
+
+    every = roots(1, "py-multidict")
+    assert len(every) == 4
+    assert {v for v, _, _ in roots(2, "py-multidict", "--exclude", "@6.0.4")} == {"6.1.0"}
+    assert {v for v, _, _ in roots(3, "py-multidict", "--include", "@6.0.4")} == {"6.0.4"}
+    assert {o for _, o, _ in roots(4, "py-multidict", "--os", "ubuntu24.04,sequoia")} == {
+        "ubuntu24.04",
+        "sequoia",
+    }
+    assert {t for _, _, t in roots(5, "py-multidict", "--target", "aarch64")} == {"aarch64"}
+    assert {t for _, _, t in roots(6, "--all", "--include", "py-multidict", "--target", ":x86_64_v3")} == {
+        "x86_64_v3"
+    }
+
+
+def test_a_host_file_copies_only_what_resolve_chooses(cli: Cli, tmp_path: Path) -> None:
+    described = cli("host", *DEBIAN, "--json")
+    (tmp_path / "node.json").write_text(described.out)
+    to = tmp_path / "to"
+    assert sync(cli, "py-multidict", "--host", str(tmp_path / "node.json"), to=to).code == 0
+    held = [r["spec"]["hash"] for r in index_of(to).values() if r["in_buildcache"]]
+    chosen = cli("resolve", "py-multidict", "-m", MIRROR, *DEBIAN, "--json").json
+    assert sorted(held) == sorted(node["hash"] for node in chosen["closure"])
+
+
+def test_prune_removes_only_what_no_manifest_names(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, QUERY, to=to).code == 0
+    before = files(to)
+    stray = hashlib.sha256(b"stray").hexdigest()
+    (to / "blobs/sha256" / stray[:2]).mkdir(exist_ok=True)
+    (to / "blobs/sha256" / stray[:2] / stray).write_bytes(b"stray")
+    dry = sync(cli, QUERY, "--prune", "--dry-run", to=to).json
+    assert dry["plan"]["prune"] == 1
+    assert (to / "blobs/sha256" / stray[:2] / stray).exists()
+    done = sync(cli, QUERY, "--prune", to=to).json
+    assert (done["plan"]["prune"], done["done"]["pruned"]) == (1, 1)
+    assert files(to) == before
+
+
+def test_two_mirrors_with_one_key_each_publish_both(cli: Cli, tmp_path: Path) -> None:
+    unsigned = tmp_path / "to"
+    assert cli("sync", "zlib", "--from", UNSIGNED, "--unsigned", "--to", unsigned, "-q").code == 0
+    assert not (unsigned / "v3/manifests/key").exists()
+    assert sync(cli, "zlib", source=SIGNED, to=unsigned).code == 0
+    assert (unsigned / "v3/manifests/key/keys.manifest.json").exists()
+    assert verified(cli, unsigned, "--unsigned")["status"] == "ok"
+
+
+# --- destinations that must not be touched ----------------------------------------------------------------------------
+
+
+def test_a_destination_of_another_layout_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "v2/build_cache").mkdir(parents=True)
+    done = sync(cli, "zlib", to=tmp_path / "v2")
+    assert (done.code, done.json["schema"]) == (2, "cachefetch/error/1")
+    assert "layout 2" in done.err
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_text("x")
+    assert sync(cli, "zlib", to=tmp_path / "home").code == 2
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+    assert sync(cli, "zlib", to="https://mirror.example.org/x").code == 2
+
+
+def test_specs_and_all_exclude_each_other(cli: Cli, tmp_path: Path) -> None:
+    assert sync(cli, to=tmp_path / "to").code == 2
+    assert sync(cli, "zlib", "--all", to=tmp_path / "to").code == 2
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "cachefetch", *map(str, words)]
+
+
+def test_a_second_sync_to_one_destination_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    slow = Fault(delay=4)
+    with FaultServer(MIRROR) as server:
+        blob, _ = tarball_of(Path(MIRROR), "python")
+        server.script(f"/{blob.relative_to(MIRROR)}", slow)
+        words = command("sync", QUERY, "--from", server.url, "--key", KEY, "--to", to, "-q")
+        first = subprocess.Popen(words, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 20
+            while not server.count(blob.name) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            done = sync(cli, "zlib", to=to)
+            assert done.code == 10
+            assert done.json["code"] == "destination-busy"
+            assert f"process {first.pid} on " in done.err
+        finally:
+            first.kill()
+            first.wait()
+    assert sync(cli, "zlib", to=to).code == 0  # the kernel drops the lock of a dead process
+
+
+# --- kills ---------------------------------------------------------------------------------------------------------
+
+
+def blob_sizes(mirror: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_size for p in (mirror / "blobs").rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.long)])
+def test_killed_at_any_point_the_destination_is_a_valid_smaller_mirror(
+    cli: Cli, tmp_path: Path, kills: int
+) -> None:
+    chance = random.Random(kills)
+    direct = tmp_path / "direct"
+    words = command("sync", "--all", "--from", SIGNED, "--key", KEY, "-q", "--to")
+    started = time.monotonic()
+    subprocess.run([*words, str(direct)], env=environment(tmp_path), check=True, stdout=subprocess.DEVNULL)
+    whole = time.monotonic() - started
+    manifest = json.loads((direct / "v3/manifests/index/index.manifest.json").read_text())
+    index_digest = manifest["data"][0]["checksum"]
+    struck = 0
+    for number in range(kills):
+        to = tmp_path / f"to{number}"
+        run = subprocess.Popen([*words, str(to)], env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3, 1.0) * whole)
+        run.send_signal(signal.SIGKILL)
+        struck += run.wait() == -signal.SIGKILL
+        if (to / "v3").exists():
+            report = verified(cli, to)
+            assert (report["status"], report["problems"]) == ("ok", []), f"kill {number}"
+        rest = blob_sizes(direct).keys() - blob_sizes(to).keys() - {index_digest}
+        done = sync(cli, "--all", source=SIGNED, to=to)
+        assert done.code == 0, done.err
+        assert done.json["done"]["copied_bytes"] == sum(blob_sizes(direct)[digest] for digest in rest)
+        assert files(to) == files(direct)
+        shutil.rmtree(to)
+    assert struck >= kills // 3
+
+
+def test_four_shards_as_processes_give_the_same_bytes_as_one(cli: Cli, tmp_path: Path) -> None:
+    one, four = tmp_path / "one", tmp_path / "four"
+    assert sync(cli, "--all", source=SIGNED, to=one).code == 0
+    words = command("sync", "--all", "--from", SIGNED, "--key", KEY, "--to", four, "-q", "--shard")
+    workers = [
+        subprocess.Popen([*words, f"{number}/4"], env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        for number in range(1, 5)
+    ]
+    assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
+    assert not (four / "v3/manifests/index").exists()
+    published = sync(cli, "--all", "--publish", source=SIGNED, to=four)
+    assert published.code == 0, published.err
+    assert published.json["plan"]["present"] == 124
+    assert files(four) == files(one)
+    assert verified(cli, four)["status"] == "ok"
+
+
+def test_publish_names_what_a_shard_left_out(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", "--shard", "1/2", source=SIGNED, to=to).code == 0
+    done = sync(cli, "--all", "--publish", source=SIGNED, to=to)
+    assert done.code == 9
+    assert {problem["what"] for problem in done.json["problems"]} == {"not-found"}
+    assert "no worker has copied it" in done.err
+
+
+def test_the_example_directory_is_untouched() -> None:
+    assert not (EXAMPLES / "mirror" / ".cachefetch").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """Return a directory on a file system of 400 KiB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "cachefetch-test", str(where)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_full_disk_leaves_a_valid_mirror_and_the_rerun_copies_the_rest(
+    cli: Cli, tmp_path: Path, small_disk: Path
+) -> None:
+    to = small_disk / "to"
+    done = sync(cli, "--all", source=SIGNED, to=to)
+    assert done.code == 10, done.err
+    assert done.json["schema"] == "cachefetch/error/1"
+    assert "space" in done.err
+    if (to / "v3").exists():
+        assert verified(cli, to)["problems"] == []
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert sync(cli, "--all", source=SIGNED, to=to).code == 0
+    direct = tmp_path / "direct"
+    assert sync(cli, "--all", source=SIGNED, to=direct).code == 0
+    assert files(to) == files(direct)
+
+
+def test_a_cut_network_is_a_problem_and_the_rerun_copies_the_rest(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    blob, hash_ = tarball_of(Path(MIRROR), "python")
+    with FaultServer(MIRROR) as server:
+        server.script(f"/{blob.relative_to(MIRROR)}", Fault(status=404, times=0))
+        done = sync(cli, "--all", source=server.url, to=to)
+        assert (done.code, [p["hash"] for p in done.json["problems"]]) == (9, [hash_])
+    with FaultServer(MIRROR) as server:
+        done = sync(cli, "--all", source=server.url, to=to)
+        assert done.code == 0, done.err
+        assert done.json["done"]["copied_blobs"] == 1
+    assert verified(cli, to)["status"] == "ok"
+
+
+def test_a_lost_or_damaged_journal_costs_hashing_and_nothing_else(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", to=to).code == 0
+    before = files(to)
+    (to / ".cachefetch/journal.sqlite").write_bytes(b"not a database, and long enough to be read as one" * 99)
+    done = sync(cli, "--all", to=to)
+    assert done.code == 0, done.err
+    assert done.json["done"]["copied_blobs"] == 0
+    assert "hashed again" in done.json["warnings"][0]
+    shutil.rmtree(to / ".cachefetch")
+    assert sync(cli, "zlib", to=to).code == 0
+    assert files(to) == before  # what the index listed stays listed
+
+
+def test_the_slurm_script_copies_in_parts_and_publishes(cli: Cli, tmp_path: Path) -> None:
+    script = str(EXAMPLES / "slurm_sync.sh")
+    to = tmp_path / "to"
+    facts = {"SOURCE": MIRROR, "KEY": KEY, "DEST": str(to), "CACHEFETCH": f"{sys.executable} -m cachefetch"}
+    env = {**environment(tmp_path), **facts, "PARTS": "2"}
+    for more in ({"PART": "1"}, {"PART": "2"}, {"PUBLISH": "yes"}):
+        subprocess.run(["sh", script], env={**env, **more}, check=True, capture_output=True)
+    assert verified(cli, to)["status"] == "ok"
+    assert sum(record["in_buildcache"] for record in index_of(to).values()) == 18
+
+
+@pytest.mark.parametrize("command_name", ["sync", "verify"])
+def test_the_documents_have_what_their_schemas_ask(cli: Cli, tmp_path: Path, command_name: str) -> None:
+    schema = json.loads((ROOT / f"docs/schemas/{command_name}-1.json").read_text())
+    source = shutil.copytree(MIRROR, tmp_path / "source")
+    tarball_of(source, "zlib")[0].unlink()
+    if command_name == "sync":
+        document = sync(cli, "--all", source=source, to=tmp_path / "to").json
+    else:
+        document = verified(cli, source)
+    assert document["schema"] == schema["properties"]["schema"]["const"]
+    assert set(document) == set(schema["required"]) == set(schema["properties"])
+    assert document["status"] in schema["properties"]["status"]["enum"]
+    problem = schema["$defs"]["problem"]
+    assert document["problems"]
+    for found in document["problems"]:
+        assert set(found) == set(problem["required"])
+    if command_name == "sync":
+        for part in ("plan", "done"):
+            assert set(document[part]) == set(schema["properties"][part]["required"])
