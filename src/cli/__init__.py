@@ -89,7 +89,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _command_lines() -> str:
-    return "\n".join(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items())
+    return "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
 
 
 def _unknown(word: str) -> None:
