@@ -57,8 +57,13 @@ ENTRY = {
 
 def test_an_entry_that_cannot_be_read_is_counted_and_skipped() -> None:
     entries = [ENTRY, {**ENTRY, "hash": "short"}, {**ENTRY, "versions": []}, {**ENTRY, "os": None}, 7]
+    entries += [
+        {**ENTRY, "versions": ["../../1"]},
+        {**ENTRY, "compiler": "gcc@1/2"},
+        {**ENTRY, "name": "../x"},
+    ]
     records, broken = parse_page(page(json.dumps(entries)), what="page")
-    assert (len(records), broken) == (1, 4)
+    assert (len(records), broken) == (1, 7)
 
 
 def test_the_same_hash_twice_is_one_record_with_all_stacks() -> None:

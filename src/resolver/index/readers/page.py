@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 
-from ....errors import FormatError, NotFoundError
+from ....errors import FormatError, NotFoundError, SpecSyntaxError
 from ....values import changed
 from ...model import Node, Record
+from ...spec.versions import parse_version
 from . import PAGE_LIMIT, Get, Reading, failed
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ...model import VariantValue
     from . import Answer, Known, Reader
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _HASH = re.compile(r"[a-z2-7]{32}\Z")
 
 
@@ -173,7 +175,7 @@ def _merged_entries(entries: list[Any], package: str) -> tuple[tuple[Record, ...
     for entry in entries:
         try:
             record = _record(str(entry.get("name") or package), entry)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, SpecSyntaxError):
             broken += 1
             continue
         old = found.get(record.node.hash)
@@ -218,15 +220,21 @@ def _record(name: str, entry: Mapping[str, Any]) -> Record:
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError("version or architecture")
     version, platform, os, target = texts
+    version = version.removeprefix("=")
+    compiler = _compiler(entry.get("compiler"))
+    if not _NAME.match(name):
+        raise ValueError("package name")
+    for text in (version, compiler[1] if compiler else "0"):
+        parse_version(text)
     node = Node(
         hash=entry["hash"],
         name=name,
-        version=version.removeprefix("="),
+        version=version,
         platform=platform,
         os=os,
         target=target,
         variants=_variants(entry.get("variants", [])),
-        compiler=_compiler(entry.get("compiler")),
+        compiler=compiler,
         # The era that writes `gcc@=13.2.0` is that of specfile 4; `gcc@13.3.0` came with Spack 1.0.
         format=4 if "@=" in (entry.get("compiler") or "") else 5,
         partial=True,
