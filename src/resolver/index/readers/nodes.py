@@ -77,6 +77,8 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
     platform, os, target, features, vendor = _architecture(data.get("arch"))
     variants, flags = _parameters(data.get("parameters") or {})
     compiler, original = _compiler(data)
+    if compiler is not None:
+        _check_version(compiler[1], "compiler")
     return Node(
         hash=hash,
         name=name,
@@ -126,11 +128,16 @@ def _version(data: Mapping[str, Any]) -> str:
     if not isinstance(version, str) or not version:
         _bad("version", version, "one version")
     version = version.removeprefix("=")
+    _check_version(version, "version")
+    return version
+
+
+def _check_version(version: str, field: str) -> None:
+    """Refuse a text that is no version: whatever compares versions later must be able to rely on it."""
     try:
         parse_version(version)
     except SpecSyntaxError as error:
-        raise FormatError(f"field version: {error.message}", context={"field": "version"}) from None
-    return version
+        raise FormatError(f"field {field}: {error.message}", context={"field": field}) from None
 
 
 def _architecture(arch: Any) -> tuple[str, str, str, tuple[str, ...] | None, str]:
