@@ -39,7 +39,13 @@ class Portal:
             self._portal = manager.__enter__()
             # A portal that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
             self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
-        return self._portal.call(function)
+        future = self._portal.start_task_soon(function)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C reaches the waiting thread only: without this the work would go on, and `close` wait for it.
+            future.cancel()
+            raise
 
     def close(self) -> None:
         """Stop the loop and its thread."""

@@ -93,9 +93,11 @@ class HttpTransport:
     async def _read(self, response: httpx.Response, url: str, limit: int) -> bytes:
         guard = StallGuard.of(self._limits, self._clock)
         body = bytearray()
+        expand = _expander(response, url)
         with _translated(url):
-            async for chunk in response.aiter_bytes():
-                body += chunk
+            async for chunk in response.aiter_raw():
+                # One byte more than the limit is enough to refuse: a small answer must not expand without bound.
+                body += expand(chunk, limit + 1 - len(body)) if expand else chunk
                 if len(body) > limit:
                     raise FormatError(
                         f"{redact(url)} has more than the {limit} bytes that such a document may have",
@@ -118,6 +120,38 @@ class HttpTransport:
                 event_hooks={"response": [_refuse_downgrade]},
             )
         return self._client
+
+
+def _expander(response: httpx.Response, url: str) -> Callable[[bytes, int], bytes] | None:
+    """Return what undoes the encoding that a server applied to a document although identity was asked for.
+
+    Raises:
+        FormatError: another encoding than gzip, or several: no mirror needs them.
+    """
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in ("gzip", "x-gzip"):
+        raise FormatError(
+            f"{redact(url)} came with Content-Encoding {encoding!r:.60} although none was asked for",
+            hint="the server must deliver documents as they are stored",
+            context={"url": redact(url)},
+        )
+    import zlib
+
+    stream = zlib.decompressobj(wbits=31)
+
+    def expand(data: bytes, most: int) -> bytes:
+        try:
+            return stream.decompress(data, most)
+        except zlib.error as error:
+            raise FormatError(
+                f"{redact(url)} came as gzip and cannot be unpacked: {error}",
+                hint="the server or something before it is damaged; try again",
+                context={"url": redact(url)},
+            ) from None
+
+    return expand
 
 
 class HttpBody:
