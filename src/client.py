@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from functools import partial
 
 from .answers import (
@@ -34,6 +35,7 @@ from .errors import (
     StoreError,
     UsageError,
 )
+from .pins import Pin, closure_nodes, parse_pins
 from .portal import Portal
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
 from .resolver.rules.context import Policy
@@ -42,7 +44,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from .fetch.mirror.check import VerifyReport
     from .fetch.mirror.plan import SyncReport
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
+    from .fetch.network import Network
+    from .fetch.plan import FetchPlan
     from .fetch.transports import Transport, Transports
     from .lockfile import Lock, Locked
     from .resolver.host.overrides import HostOverrides
@@ -510,16 +514,19 @@ class AsyncClient(_Base):
         resolution: Resolution | None = None,
         host: Host | None = None,
         to: str | None = None,
+        adopt: str | None = None,
         deps: bool = True,
         unify: bool = True,
     ) -> Receipt:
         """Fetch and verify the chosen binaries with their link and run closure.
 
         Args:
-            specs: what to resolve first; leave out when `resolution` is given.
+            specs: what to resolve first; leave out when `resolution` is given. When all are ``NAME@=VERSION/HASH``
+                with full hashes, nothing is resolved and no index is read.
             resolution: an answer from `resolve` of this client.
             host: as for `resolve`.
             to: directory that gets ``NAME-VERSION-HASH.spack`` for every package; None leaves them in the store.
+            adopt: directory with payloads that other tools fetched by a plan; they are verified and taken over.
             deps: False fetches the roots alone.
             unify: as for `resolve`.
 
@@ -527,23 +534,53 @@ class AsyncClient(_Base):
             ResolutionError: nothing fits, or the closure is not complete; `.resolution` has the reasons.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
+        from .fetch.execute import fetch_items
+
+        engine = self._engine()
+        request = await self._request(specs, resolution, host, deps, unify, engine)
+        with request.missing_explained():
+            receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
+        return self._with_caveats(receipt)
+
+    async def plan(
+        self,
+        *specs: str,
+        resolution: Resolution | None = None,
+        host: Host | None = None,
+        deps: bool = True,
+        unify: bool = True,
+    ) -> FetchPlan:
+        """Return what `fetch` would get and reuse, with every manifest verified; arguments and errors as there."""
+        from .fetch.execute import plan_items
+
+        engine = self._engine()
+        request = await self._request(specs, resolution, host, deps, unify, engine)
+        with request.missing_explained():
+            return await plan_items(request.wanted, **engine)
+
+    async def _request(
+        self,
+        specs: tuple[str, ...],
+        resolution: Resolution | None,
+        host: Host | None,
+        deps: bool,
+        unify: bool,
+        engine: dict[str, Any],
+    ) -> _Request:
+        """Return what to fetch: from the names alone where they say enough, else from a resolution."""
+        pins = parse_pins(specs) if resolution is None else ()
+        if pins:
+            return await self._pinned(pins, deps, engine)
         answer = resolution if resolution is not None else await self.resolve(*specs, host=host, unify=unify)
         if answer.status != "ok" and (deps or answer.status != "incomplete"):
             raise resolution_error(answer)
         sources = await self._alone(lambda: self._behind(answer))
         delivery = self._delivery(sources)
-        engine = self._engine()
         nodes: Sequence[Node] = [n for a in answer.closure if (n := sources.specs.get(a.hash))]
         if deps and not all(root.closure_known for root in answer.roots):
             answer, nodes = await self._learn_closure(answer, sources, delivery, engine)
         artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
-        from .fetch.execute import fetch_items
-
-        try:
-            receipt = await fetch_items([_wanted(a, sources, delivery) for a in artifacts], to=to, **engine)
-        except MissingError as error:
-            raise resolution_error(with_missing(answer, error.missing, nodes)) from error
-        return self._with_caveats(receipt)
+        return _Request(tuple(_wanted(a, sources, delivery) for a in artifacts), answer, tuple(nodes))
 
     async def extract(
         self, spec: str, to: str, *, host: Host | None = None, portable: bool = False
@@ -577,6 +614,20 @@ class AsyncClient(_Base):
             partial(extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable)
         )
         return Extraction(target, item, contents, receipt.network_bytes, receipt.warnings)
+
+    async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:
+        """Return the pinned packages and, from their verified spec documents, their closure."""
+        from .fetch.execute import prove_items
+        from .fetch.model import Wanted
+
+        deliver = tuple(m for m in self.mirrors() if not m.location.endswith((".md", ".json")))
+        mirrors = tuple(self._sources_of(deliver).values())
+        roots = [Wanted(pin.name, pin.version, pin.hash, mirrors) for pin in pins]
+        if not deps:
+            return _Request(tuple(roots), None, ())
+        proven = await prove_items(roots, **engine)
+        nodes = closure_nodes([package.document.nodes for package in proven])
+        return _Request(tuple(Wanted(n.name, n.version, n.hash, mirrors) for n in nodes), None, nodes)
 
     async def _learn_closure(
         self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
@@ -698,15 +749,25 @@ class AsyncClient(_Base):
 
         limits = self._limits or DEFAULT_LIMITS
         if self._transports is None:
-            self._transports = Transports(limits, offline=self.options.offline)
+            self._transports = Transports(limits, offline=self.options.offline, network=self._network())
+        config = self.options.config
         return {
-            "store": Store(os.path.join(self.options.config.cache_dir, "store")),
+            "store": Store(os.path.join(config.cache_dir, "store"), site=config.site),
             "limits": limits,
             "transports": self._transports,
             "reporter": self._reporter or Reporter(),
             "offline": self.options.offline,
             "meter": Meter(),
         }
+
+    def _network(self) -> Network:
+        """Return the certificates and credentials of the configuration."""
+        from .fetch.network import Credential, Network
+
+        settings = dict(self.options.config.network)
+        found = settings.pop("credentials", {})
+        credentials = {host: Credential(**names) for host, names in found.items()}
+        return Network(**settings, credentials=credentials)
 
     async def _drive(self, steps: Steps[T]) -> T:
         """Run a step function."""
@@ -757,35 +818,27 @@ class AsyncClient(_Base):
 
     async def _spool(self, transport: Transport, get: Get) -> Answer:
         """Stream a large document to disk; what is left of a failed try is removed."""
+        from .fetch.spool import Spool
         from .fetch.transports import redact
 
         if get.etag and (await self._unchanged(transport, get)):
             return Answer(304, etag=get.etag)
         path = self._indexes().spool_path()
+        sink = Spool(path, get.url, get.limit)
         try:
-            async with transport.open(get.url) as body:
-                with open(path, "wb") as file:  # noqa: ASYNC230 -- short writes to the page cache, as cheap as a thread switch
-                    async for chunk in body.chunks():
-                        if file.tell() + len(chunk) > get.limit:
-                            raise FormatError(f"{redact(get.url)} is longer than {get.limit} bytes")
-                        file.write(chunk)
-                    size = file.tell()
-                if body.size is not None and size != body.size:
-                    raise NetworkError(f"{redact(get.url)} ended after {size} of {body.size} bytes")
-        except BaseException as error:
+            await transport.receive(get.url, sink)
+            if sink.expected is not None and sink.size != sink.expected:
+                raise NetworkError(f"{redact(get.url)} ended after {sink.size} of {sink.expected} bytes")
+        except BaseException:
+            sink.close()
             if os.access(path, os.F_OK):
                 os.unlink(path)
-            if isinstance(error, OSError):
-                raise StoreError(
-                    f"cannot write the index of {redact(get.url)} to {path}: {error.strerror}",
-                    hint="free some space, or point XDG_CACHE_HOME to a writable directory",
-                ) from error
             raise
         if get.sniff and get.sniff not in read_head(path, SNIFF_SIZE):
             text = read_head(path, METADATA_LIMIT)
             os.unlink(path)
-            return Answer(200, body=text, etag=body.etag)
-        return Answer(200, path=path, etag=body.etag)
+            return Answer(200, body=text, etag=sink.etag)
+        return Answer(200, path=path, etag=sink.etag)
 
     async def _unchanged(self, transport: Transport, get: Get) -> bool:
         """Ask whether a large document still has its ETag; the first bytes of another one end the question."""
@@ -874,11 +927,19 @@ class Client(_Base):
 
     def fetch(self, *specs: str, **options: Any) -> Receipt:
         """See `AsyncClient.fetch`."""
-        if options.get("resolution") is None:
+        return self._portal.call(partial(self._async.fetch, *specs, **self._resolved(specs, options)))
+
+    def plan(self, *specs: str, **options: Any) -> FetchPlan:
+        """See `AsyncClient.plan`."""
+        return self._portal.call(partial(self._async.plan, *specs, **self._resolved(specs, options)))
+
+    def _resolved(self, specs: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """Resolve here, without the network if that can be, unless the specs name all there is to know."""
+        if options.get("resolution") is None and not parse_pins(specs):
             keep = {name: options.pop(name) for name in ("host", "unify") if name in options}
             options["resolution"] = self.resolve(*specs, **keep)
         self._share()
-        return self._portal.call(partial(self._async.fetch, **options))
+        return options
 
     def extract(self, spec: str, to: str, **options: Any) -> Extraction:
         """See `AsyncClient.extract`."""
@@ -918,6 +979,25 @@ class Client(_Base):
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+@frozen
+class _Request:
+    """What to fetch; the answer it comes from (None when hashes were given), and the nodes of its closure."""
+
+    wanted: tuple[Wanted, ...]
+    answer: Resolution | None
+    nodes: tuple[Node, ...]
+
+    @contextmanager
+    def missing_explained(self) -> Iterator[None]:
+        """Turn "no mirror has it" into the answer's own error, which names who needs what (exit 4)."""
+        try:
+            yield
+        except MissingError as error:
+            if self.answer is None:
+                raise
+            raise resolution_error(with_missing(self.answer, error.missing, self.nodes)) from error
 
 
 def resolve_sync(*specs: str, host: Host | None = None, unify: bool = True, **client: Any) -> Resolution:

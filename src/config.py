@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .errors import ConfigError
-from .values import frozen
+from .values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Mirror:
 class Config:
     """Every setting, merged. `origins` maps a setting's dotted name to where its value came from.
 
-    `max_age` is seconds for which a mirror is not asked again.
+    `max_age` is seconds for which a mirror is not asked again. `site` are read-only stores that are looked into
+    too. `network` is the checked section of the configuration file that `fetch.network.Network` is made from.
     """
 
     mirrors: tuple[Mirror, ...] = ()
@@ -57,6 +58,8 @@ class Config:
     config_dir: str = ""
     max_age: float = 600.0
     libc: str = "inferred"
+    site: tuple[str, ...] = ()
+    network: Mapping[str, Any] = {}
     origins: Mapping[str, str] = {}
 
 
@@ -163,7 +166,7 @@ def _apply_file(
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="correct the line that is named") from None
-    for section, known in (("index", ("max_age",)), ("resolve", ("libc",)), ("store", ("cache_dir",))):
+    for section, known in (("index", ("max_age",)), ("resolve", ("libc",)), ("store", ("cache_dir", "site"))):
         for key, value in _table(document.pop(section, {}), path, section).items():
             if key not in known:
                 raise ConfigError(
@@ -171,13 +174,16 @@ def _apply_file(
                 )
             values[key] = value
             origins[key] = path
+    if "network" in document:
+        values["network"] = _network(_table(document.pop("network"), path, "network"), path)
+        origins["network"] = path
     for name, table in _table(document.pop("mirrors", {}), path, "mirrors").items():
         mirrors[name] = _mirror(name, _table(table, path, f"mirrors.{name}"), path)
         origins[f"mirrors.{name}"] = path
     if document:
         raise ConfigError(
             f"{path}: unknown section {', '.join(sorted(document))}",
-            hint="known: index, resolve, store, mirrors.NAME",
+            hint="known: index, network, resolve, store, mirrors.NAME",
         )
 
 
@@ -215,6 +221,40 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
     return Mirror(name, absolute(url), signed, pinned, tuple(absolute(f) for f in files), path, view)
 
 
+def _network(table: dict[str, Any], path: str) -> dict[str, Any]:
+    """Check the section ``[network]`` and its ``[network.credentials."HOST"]``, and make its paths absolute."""
+    kinds = {"ca_file": str, "client_cert": str, "client_key": str, "netrc": str, "system_trust": bool}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "credentials":
+            continue
+        if key not in kinds:
+            known = ", ".join((*kinds, "credentials"))
+            raise ConfigError(f"{path}: unknown setting network.{key}", hint=f"known: {known}")
+        if not isinstance(value, kinds[key]):
+            raise ConfigError(f"{path}: network.{key} must be a {kinds[key].__name__}")
+        found[key] = absolute(value) if isinstance(value, str) else value
+    credentials = _table(table.get("credentials", {}), path, "network.credentials")
+    found["credentials"] = {
+        host.lower(): _credential(host, _table(entry, path, f"network.credentials.{host}"), path)
+        for host, entry in credentials.items()
+    }
+    return found
+
+
+def _credential(host: str, table: dict[str, Any], path: str) -> dict[str, str]:
+    """Check that a credential names variables: secrets do not belong into the file."""
+    names = set(table)
+    if names not in ({"token_variable"}, {"user_variable", "password_variable"}) or not all(
+        isinstance(value, str) and value for value in table.values()
+    ):
+        raise ConfigError(
+            f"{path}: network.credentials.{host} must name environment variables",
+            hint="token_variable, or user_variable and password_variable; never the secret itself",
+        )
+    return {name.removesuffix("_variable"): value for name, value in table.items()}
+
+
 def _checked(config: Config) -> Config:
     """Refuse values of the wrong type or range, naming where they came from."""
     if isinstance(config.max_age, bool) or not isinstance(config.max_age, (int, float)) or config.max_age < 0:
@@ -225,4 +265,7 @@ def _checked(config: Config) -> Config:
         )
     if not isinstance(config.cache_dir, str) or not os.path.isabs(config.cache_dir):
         raise ConfigError(f"cache_dir in {config.origins['cache_dir']} must be an absolute path")
-    return config
+    site = config.site
+    if not isinstance(site, (list, tuple)) or not all(isinstance(p, str) and os.path.isabs(p) for p in site):
+        raise ConfigError(f"store.site in {config.origins['site']} must be a list of absolute paths")
+    return changed(config, site=tuple(site))

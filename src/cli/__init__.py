@@ -23,6 +23,7 @@ COMMANDS = {
     "sync": ("sync", "copy binaries with their closure into a mirror directory"),
     "verify": ("verify", "audit every manifest, signature, blob and index entry of a mirror"),
     "key": ("key", "list, trust, untrust or fetch public keys"),
+    "cache": ("cache", "show, clean or check what was fetched"),
     "extract": ("extract", "fetch, verify and unpack one package"),
     "completion": ("completion", "print the completion script of a shell"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..pins import parse_pins
 from ..resolver import explain
 from .options import (
     add_host,
@@ -18,15 +19,21 @@ from .report import document, line, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from ..client import Client
+    from ..fetch.limits import Limits
     from ..fetch.model import Receipt
-    from ..resolver.resolution import Resolution
+    from ..fetch.plan import FetchPlan
+
+_FORMATS = ("json", "aria2", "curl", "sha256sum", "metalink")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("spec", nargs="*", metavar="SPEC", help="as for `cachefetch resolve`; or /hash")
+    words = "as for `cachefetch resolve`; /hash; or NAME@=VERSION/HASH, which needs no index"
+    parser.add_argument("spec", nargs="*", metavar="SPEC", help=words)
     parser.add_argument("--to", metavar="DIR", help="link the packages there as NAME-VERSION-HASH.spack")
     parser.add_argument(
         "--no-deps", action="store_true", help="only the named packages, without their closure"
@@ -34,9 +41,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lock", metavar="FILE", help="exactly what this lock file names; no index is read")
     parser.add_argument("--no-unify", action="store_true", help="resolve each SPEC alone")
     parser.add_argument(
-        "--dry-run", action="store_true", help="resolve, say what would be fetched, fetch nothing"
+        "--dry-run",
+        action="store_true",
+        help="prove all metadata, say what would be fetched, fetch no payload",
     )
     add_requirements(parser)
+    parser.add_argument(
+        "--plan", metavar="FILE", help="write the plan to FILE (- for stdout), fetch no payload"
+    )
+    parser.add_argument("--format", choices=_FORMATS, default="json", help="of --plan: for which tool")
+    parser.add_argument(
+        "--adopt", metavar="DIR", help="take payloads from there that other tools fetched, once verified"
+    )
+    parser.add_argument("--limit-rate", metavar="BYTES", type=_rate, default=0, help="a second: 500k, 20M")
+    parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, default=0.0, help="give up after")
     add_mirrors(parser)
     add_host(parser)
     add_output(parser)
@@ -44,23 +62,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Resolve, fetch, verify; print one line a package."""
-    with reporter_for(args) as reporter, client_from(args, reporter=reporter) as client:
+    with reporter_for(args) as reporter, client_from(args, reporter=reporter, limits=_limits(args)) as client:
         if args.lock:
             _print(_fetch_locked(args, client), args)
             return 0
-        answer = client.resolve(
-            *args.spec,
-            host=host_from(args, client),
-            unify=not args.no_unify,
-            requirements=requirements_from(args),
-            prereleases=args.pre,
-        )
-        if answer.status in ("ok", "incomplete"):
-            for root in answer.roots:
-                say(explain.one_line(root), args)
-        if args.dry_run:
-            return _dry_run(answer, args)
-        receipt = client.fetch(resolution=answer, to=args.to, deps=not args.no_deps)
+        options: dict[str, Any] = {"deps": not args.no_deps}
+        requirements = requirements_from(args)
+        if requirements or not parse_pins(args.spec):
+            answer = client.resolve(
+                *args.spec,
+                host=host_from(args, client),
+                unify=not args.no_unify,
+                requirements=requirements,
+                prereleases=args.pre,
+            )
+            options["resolution"] = answer
+            if answer.status in ("ok", "incomplete"):
+                for root in answer.roots:
+                    say(explain.one_line(root), args)
+        if args.dry_run or args.plan:
+            return _plan(client, args, options)
+        receipt = client.fetch(*args.spec, to=args.to, adopt=args.adopt, **options)
     _print(receipt, args)
     return 0
 
@@ -76,6 +98,69 @@ def _fetch_locked(args: argparse.Namespace, client: Client) -> Receipt:
     return client.fetch_locked(read_lock(args.lock), host=host_from(args, client), to=args.to)
 
 
+def _limits(args: argparse.Namespace) -> Limits | None:
+    if not args.limit_rate and not args.deadline:
+        return None
+    from ..fetch.limits import DEFAULT_LIMITS, Limits
+
+    # Small pieces make a slow pace even: a quarter of a second's bytes at most.
+    chunk = min(DEFAULT_LIMITS.chunk_bytes, max(4096, args.limit_rate // 4)) if args.limit_rate else 0
+    return Limits(
+        rate_bytes_per_s=args.limit_rate,
+        deadline_s=args.deadline,
+        chunk_bytes=chunk or DEFAULT_LIMITS.chunk_bytes,
+    )
+
+
+def _rate(text: str) -> int:
+    """Return bytes for ``500k`` or ``20M``; ValueError (argparse reports it) for anything else."""
+    number = text.rstrip("kKmMgG")
+    value = int(float(number) * _UNITS[text[len(number) :].lower()]) if len(text) - len(number) < 2 else 0
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _seconds(text: str) -> float:
+    """Return a number of seconds above 0; ValueError for anything else."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def _plan(client: Client, args: argparse.Namespace, options: dict[str, Any]) -> int:
+    from ..fetch import export
+    from .locking import write_file
+
+    plan = client.plan(*args.spec, **options)
+    if args.plan and args.plan != "-":
+        write_file(args.plan, export.render(plan, args.format).encode())
+    elif args.plan:
+        line(export.render(plan, args.format).rstrip("\n"))
+        return 0
+    if args.json:
+        document(export.document(plan))
+    elif not args.plan:
+        _print_plan(plan)
+    get = sum(step.stored is None for step in plan.steps)
+    say(
+        f"{get} packages to get, {plan.get_bytes} bytes; {plan.reused} in the store, {plan.reuse_bytes} bytes",
+        args,
+    )
+    return 0
+
+
+def _print_plan(plan: FetchPlan) -> None:
+    for step in plan.steps:
+        wanted = step.package.wanted
+        action = "get" if step.stored is None else "reuse"
+        where = ",".join(source.mirror for source in wanted.sources)
+        line(
+            f"{wanted.name}@{wanted.version}  /{wanted.hash}  {action}  {step.package.tarball.size}  {where}"
+        )
+
+
 def _print(receipt: Receipt, args: argparse.Namespace) -> None:
     if args.json:
         document(receipt.to_dict())
@@ -89,14 +174,3 @@ def _print(receipt: Receipt, args: argparse.Namespace) -> None:
         f"{len(receipt.items)} packages verified, {size} bytes; {receipt.network_bytes} bytes over the network",
         args,
     )
-
-
-def _dry_run(answer: Resolution, args: argparse.Namespace) -> int:
-    if args.json:
-        document(answer.to_dict())
-    else:
-        for artifact in answer.closure or [root.chosen for root in answer.roots if root.chosen]:
-            line(f"{artifact.name}@{artifact.version}  /{artifact.hash}  {','.join(artifact.mirrors)}")
-    for text in explain.missing_lines(answer):
-        say(text)
-    return answer.exit_code

@@ -138,7 +138,7 @@ def requirements_from(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
+def client_from(args: argparse.Namespace, *, reporter: Any = None, limits: Any = None) -> Client:
     """Return the client for the mirror options. Raises UsageError for ``--key`` or ``--unsigned`` without -m."""
     from ..client import Client
 
@@ -158,6 +158,7 @@ def client_from(args: argparse.Namespace, *, reporter: Any = None) -> Client:
         require_fresh=args.require_fresh,
         max_index_age=args.max_index_age,
         reporter=reporter,
+        limits=limits,
     )
 
 

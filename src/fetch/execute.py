@@ -8,8 +8,9 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
-from ..errors import CachefetchError
+from ..errors import CachefetchError, NetworkError
 from ..resolver.index.readers.manifest import spec_stem
+from .adopt import adopt as take_in
 from .events import Finished, Planned, Reporter
 from .failures import SOURCE_ERRORS, for_run, unique
 from .limits import DEFAULT_LIMITS
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from .limits import Limits
-    from .model import VerifiedPackage, Wanted
+    from .model import Caveat, VerifiedPackage, Wanted
     from .payload import Delivered
     from .plan import FetchPlan
     from .store.cas import Store, Stored
@@ -99,6 +100,7 @@ async def fetch_items(
     reporter: Reporter | None = None,
     offline: bool = False,
     to: str | None = None,
+    adopt: str | None = None,
     meter: Meter | None = None,
     clockwork: Clockwork | None = None,
 ) -> Receipt:
@@ -108,6 +110,7 @@ async def fetch_items(
 
     Args:
         to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
+        adopt: directory with payloads that other tools fetched; see `adopt.adopt`.
 
     Raises:
         CachefetchError: as `prove_items` before the first payload byte; later the most serious failure of the
@@ -115,13 +118,44 @@ async def fetch_items(
         StoreError: no space (seen before the first payload byte where it can be), no permission.
     """
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-    packages = await _prove_all(session, wanted)
-    await _plan(session, packages, to)
-    delivered = await _each(packages, lambda number, package: deliver(session, number, package), _wanted)
-    items = [await to_thread.run_sync(_item, session, one, to) for one in delivered]
-    warnings = unique([warning for one in delivered for warning in one.warnings])
+
+    adopted: tuple[Caveat, ...] = ()
+
+    async def work() -> tuple[list[Delivered], list[Item]]:
+        nonlocal adopted
+        packages = await _prove_all(session, wanted)
+        if adopt is not None:
+            made = await to_thread.run_sync(_plan_now, session, packages)
+            adopted = await to_thread.run_sync(take_in, session.store, made, adopt)
+        await _plan(session, packages, to)
+        delivered = await _each(packages, lambda number, package: deliver(session, number, package), _wanted)
+        return delivered, await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
+
+    delivered, items = await _in_time(session, work)
+    warnings = adopted + unique([warning for one in delivered for warning in one.warnings])
     session.emit(Finished(0, len(items), session.meter.network_bytes))
     return Receipt(tuple(items), session.meter.network_bytes, warnings)
+
+
+async def plan_items(
+    wanted: Sequence[Wanted],
+    *,
+    store: Store,
+    transports: Transports,
+    limits: Limits = DEFAULT_LIMITS,
+    reporter: Reporter | None = None,
+    offline: bool = False,
+    meter: Meter | None = None,
+    clockwork: Clockwork | None = None,
+) -> FetchPlan:
+    """Prove packages and say what fetching them would get and reuse; arguments and errors as for `prove_items`."""
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+
+    async def work() -> FetchPlan:
+        packages = await _prove_all(session, wanted)
+        return await to_thread.run_sync(_plan_now, session, packages)
+
+    return await _in_time(session, work)
 
 
 def _session(
@@ -144,18 +178,43 @@ def _session(
     )
 
 
+async def _in_time(session: Session, work: Callable[[], Awaitable[T]]) -> T:
+    """Do `work` before the deadline, and hand over the events of its worker threads meanwhile."""
+    limit = session.limits.deadline_s or None
+    error: CachefetchError | None = None
+    with anyio.move_on_after(limit):
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.keep_draining)
+            try:
+                return await work()
+            except CachefetchError as failed:  # raised outside of the group, which would wrap it
+                error = failed
+            finally:
+                group.cancel_scope.cancel()
+                session.drain()
+    if error is not None:
+        raise error
+    raise NetworkError(
+        f"not done within {limit:g} s (--deadline)",
+        hint="run the command again: what is here is kept, and what was under way is continued",
+        context={"reason": "deadline", "deadline_s": limit},
+    )
+
+
 async def _prove_all(session: Session, wanted: Sequence[Wanted]) -> tuple[VerifiedPackage, ...]:
     return tuple(await _each(wanted, lambda number, one: prove(session, one, number), lambda one: one))
 
 
 async def _plan(session: Session, packages: Sequence[VerifiedPackage], to: str | None) -> FetchPlan:
     """Plan, tell it, and refuse what does not fit on the disk before the first payload byte."""
-    blobs = {package.tarball.sha256: package.tarball.size for package in packages}
-    inventory = await to_thread.run_sync(_inventory, session.store, blobs)
-    made = plan(packages, inventory)
+    made = await to_thread.run_sync(_plan_now, session, packages)
     session.emit(Planned(0, len(made.steps), made.reused, made.get_bytes))
     await to_thread.run_sync(_require_space, session.store, made, to)
     return made
+
+
+def _plan_now(session: Session, packages: Sequence[VerifiedPackage]) -> FetchPlan:
+    return plan(packages, _inventory(session.store, {package.tarball.sha256 for package in packages}))
 
 
 def _inventory(store: Store, blobs: Iterable[str]) -> dict[str, Stored]:

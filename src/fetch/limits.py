@@ -28,6 +28,10 @@ class Limits:
         chunk_bytes: payload is hashed and written in pieces of this size,
         flush_s: or, on a slow link, of what came in so many seconds: a killed process loses no more than that.
         progress_interval_s: shortest time between two progress events of one transfer.
+        breaker_failures: after so many failures in a row a host is left alone where there is another,
+        breaker_rest_s: for so long.
+        rate_bytes_per_s: payload bytes a second of all transfers together; 0 for no limit.
+        deadline_s: the whole fetch is given up after so many seconds; 0 for never.
         lock_poll_s: how often a blob is looked at that another process fetches right now.
     """
 
@@ -48,6 +52,10 @@ class Limits:
     chunk_bytes: int = 1 << 20
     flush_s: float = 1.0
     progress_interval_s: float = 0.1
+    breaker_failures: int = 5
+    breaker_rest_s: float = 30.0
+    rate_bytes_per_s: int = 0
+    deadline_s: float = 0.0
     lock_poll_s: float = 0.1
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..resolver.index.readers.manifest import BlobRef
     from .model import Source, Wanted
     from .session import Session
+    from .store.cas import Store
     from .verify.policy import VerifiedManifest
 
 
@@ -35,39 +36,34 @@ async def prove(session: Session, wanted: Wanted, transfer: int = 0) -> Verified
         TrustError, IntegrityError, MirrorError: no mirror gives a proof; the most serious of their failures, naming
             each mirror's (NotFoundError only when every mirror lacks it).
     """
-    package = await _stored_alone(session, wanted)
-    if package is None:
-        # One process asks the mirrors, the others wait and find its answer in the store.
-        package = await session.alone(
-            session.metadata_slots,
-            f"prove-{_key(wanted)}",
-            lambda lock: _prove_locked(session, wanted, transfer),  # noqa: ARG005 - being called means having it
-            ready=lambda: _stored_alone(session, wanted),
-            waiting=lambda: None,
-        )
+    # One process asks the mirrors, the others wait and find its answer in the store.
+    package = await session.alone(
+        session.metadata_slots,
+        f"prove-{_key(wanted)}",
+        ready=lambda: stored(session, wanted, []),
+        prepare=lambda lock: None,  # noqa: ARG005 - being called means having it
+        work=lambda _: _prove_locked(session, wanted, transfer),
+        waiting=lambda: None,
+    )
     session.emit(Verified(transfer, str(wanted), package.signature, package.key))
     return package
 
 
-async def _stored_alone(session: Session, wanted: Wanted) -> VerifiedPackage | None:
-    return await stored(session, wanted, [])
-
-
 async def _prove_locked(session: Session, wanted: Wanted, transfer: int) -> VerifiedPackage:
     failures: list[Failure] = []
-    package = await stored(session, wanted, failures)
+    package = await from_mirrors(session, wanted, failures, transfer)
     if package is None:
-        if not session.offline:
-            failures.clear()  # the mirrors are asked afresh, and answer for themselves
-        package = await from_mirrors(session, wanted, failures, transfer)
-    if package is None:
+        if session.offline:  # why the store's own copy does not do is then the better answer
+            ours: list[Failure] = []
+            await to_thread.run_sync(stored, session, wanted, ours)
+            failures = ours + failures
         raise for_package(wanted, failures)
     return package
 
 
-async def stored(session: Session, wanted: Wanted, failures: list[Failure]) -> VerifiedPackage | None:
+def stored(session: Session, wanted: Wanted, failures: list[Failure]) -> VerifiedPackage | None:
     """Prove a package from the kept manifest and spec blob, with the policies of today; None if that fails."""
-    data = await to_thread.run_sync(session.store.manifest, _key(wanted))
+    data = session.store.manifest(_key(wanted))
     if data is None:
         return None
     what = f"stored manifest of {wanted}"
@@ -75,7 +71,7 @@ async def stored(session: Session, wanted: Wanted, failures: list[Failure]) -> V
         try:
             verified = _apply(session, source, data, what)
             ref = verified.manifest.spec()
-            blob = await to_thread.run_sync(session.store.read, ref.sha256, ref.size)
+            blob = session.store.read(ref.sha256, ref.size)
             if blob is not None:
                 return _bound(wanted, source, verified, blob, what, stored=True)
         except SOURCE_ERRORS as error:
@@ -88,10 +84,12 @@ async def from_mirrors(
 ) -> VerifiedPackage | None:
     """Prove a package from its mirrors in order, keep what was proven, and note every failure."""
     noted = len(failures)
-    for source in wanted.sources:
+    sources = session.in_order(wanted.sources)
+    for number, source in enumerate(sources, 1):
         try:
-            package = await _from_mirror(session, wanted, source, transfer)
+            package = await _from_mirror(session, wanted, source, transfer, number < len(sources))
         except SOURCE_ERRORS as error:
+            session.health.suspect(source.mirror, error)
             failures.append(Failure(source.mirror, error))
             continue
         new = tuple(failures[noted:])
@@ -101,31 +99,42 @@ async def from_mirrors(
     return None
 
 
-async def _from_mirror(session: Session, wanted: Wanted, source: Source, transfer: int) -> VerifiedPackage:
+async def _from_mirror(
+    session: Session, wanted: Wanted, source: Source, transfer: int, alternatives: bool
+) -> VerifiedPackage:
     url = join(source.url, spec_manifest_path(wanted.name, wanted.version, wanted.hash))
-    data = await session.document(source, url, session.limits.manifest_bytes, transfer)
+    data = await session.document(
+        source, url, session.limits.manifest_bytes, transfer, alternatives=alternatives
+    )
     what = f"manifest {url.partition('?')[0].rpartition('/')[2]}"
     verified = _apply(session, source, data, what)
     ref = verified.manifest.spec()
     verified.manifest.tarball()  # a manifest without payload is of no use: say so before anything else
-    blob = await _spec_blob(session, source, ref, what, transfer)
+    blob = await _spec_blob(session, source, ref, what, transfer, alternatives)
     package = _bound(wanted, source, verified, blob, what, stored=False)
-    await to_thread.run_sync(session.store.put_bytes, blob, ref.sha256)  # before the manifest that names it
-    await to_thread.run_sync(session.store.put_manifest, _key(wanted), data)
+    await to_thread.run_sync(_keep, session.store, _key(wanted), data, blob, ref.sha256)
     return package
 
 
-async def _spec_blob(session: Session, source: Source, ref: BlobRef, what: str, transfer: int) -> bytes:
+def _keep(store: Store, key: str, manifest: bytes, blob: bytes, sha256: str) -> None:
+    store.put_bytes(blob, sha256)  # before the manifest that names it
+    store.put_manifest(key, manifest)
+
+
+async def _spec_blob(
+    session: Session, source: Source, ref: BlobRef, what: str, transfer: int, alternatives: bool
+) -> bytes:
     if ref.size > session.limits.spec_blob_bytes:
         raise FormatError(
             f"{what} promises a spec document of {ref.size} bytes; the limit is {session.limits.spec_blob_bytes}",
             hint="the mirror is damaged or hostile; tell its owner",
             context={"size": ref.size},
         )
-    kept = await to_thread.run_sync(session.store.read, ref.sha256, ref.size)
+    kept = session.store.read(ref.sha256, ref.size)  # small, and hardly ever there: not worth a hop
     if kept is not None:
         return kept
-    return await session.blob(source, join(source.url, ref.path), ref.size, transfer)
+    url = join(source.url, ref.path)
+    return await session.blob(source, url, ref.size, transfer, alternatives=alternatives)
 
 
 def _apply(session: Session, source: Source, data: bytes, what: str) -> VerifiedManifest:

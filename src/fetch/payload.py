@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from anyio import to_thread
 
 from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
-from .events import Progress, Reused, Started, Stored, Waiting, Warned
+from .events import Reused, Started, Stored, Waiting, Warned
 from .failures import caveats, for_package
 from .metadata import from_mirrors
 from .model import Caveat, Failure
@@ -22,7 +21,13 @@ if TYPE_CHECKING:
     from .session import Session
     from .store.cas import Lock, PartWriter
     from .store.cas import Stored as Place
-    from .transports import Body, Transport
+    from .store.lease import Lease
+    from .transports import Head, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """No mirror delivered; told apart from "not yet", which is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,146 +85,144 @@ class _Payload:
     async def obtain(self) -> Delivered | None:
         """Return the payload, None when no mirror delivers it."""
         session = self.session
-        found = await self._ready()
-        if found is not None:
-            return found
-        return await session.alone(
+        found = await session.alone(
             session.blob_slots,
             self.blob.sha256,
-            self._locked,
             ready=self._ready,
+            prepare=self._open_part,
+            work=self._from_sources,
             waiting=lambda: session.emit(Waiting(self.transfer, str(self.package.wanted))),
         )
+        return found if isinstance(found, Delivered) else None
 
-    async def _ready(self) -> Delivered | None:
-        place = await self._intact()
-        return None if place is None else self._reused(place)
-
-    async def _intact(self) -> Place | None:
+    def _ready(self) -> Delivered | _Nothing | None:
         """Return the stored blob if its digest is right, recomputed now."""
         store, blob = self.session.store, self.blob
-        place = await to_thread.run_sync(store.locate, blob.sha256)
-        if place is None or place.size != blob.size:
+        place = store.locate(blob.sha256)
+        if place is None or place.size != blob.size or not store.verify(place, blob.sha256):
             return None
-        good = await to_thread.run_sync(store.verify, place, blob.sha256)
-        return place if good else None
-
-    def _reused(self, place: Place) -> Delivered:
-        self.session.emit(Reused(self.transfer, str(self.package.wanted), place.path))
+        self.session.post(Reused(self.transfer, str(self.package.wanted), place.path))
         return Delivered(self.package, place.path, place.origin, self.package.source.mirror, ())
 
-    async def _locked(self, lock: Lock) -> Delivered | None:
-        found = await self._ready()  # whoever had the lock before may have brought it
-        if found is not None:
-            return found
-        damaged = await to_thread.run_sync(self.session.store.locate, self.blob.sha256)
+    def _open_part(self, lock: Lock | Lease) -> PartWriter:
+        """Open the part; what is stored under the digest now is damaged, and makes room."""
+        store, sha256 = self.session.store, self.blob.sha256
+        damaged = store.locate(sha256)
         if damaged is not None:
             self._warn_damaged(damaged)
-            await to_thread.run_sync(self.session.store.discard, self.blob.sha256)
-        for source in self._sources():
-            try:
-                path = await self._receive(lock, source)
-            except (MirrorError, IntegrityError) as error:
-                self.failures.append(Failure(source.mirror, error))
-                continue
-            for warning in caveats(self.failures[self._told :]):
-                self.session.emit(Warned(self.transfer, warning.code, warning.message, warning.mirror))
-            self.session.emit(Stored(self.transfer, str(self.package.wanted), path))
-            return Delivered(self.package, path, "network", source.mirror, ())
-        return None
+            store.discard(sha256)
+        return store.open_part(lock, sha256, self.blob.size)
 
     def _warn_damaged(self, place: Place) -> None:
         message = f"{place.path} does not have the digest it is stored under; it is fetched again"
         warning = Caveat("store-damaged", message, "")
         self.warnings.append(warning)
-        self.session.emit(Warned(self.transfer, warning.code, warning.message, warning.mirror))
+        self.session.post(Warned(self.transfer, warning.code, warning.message, warning.mirror))
 
-    def _sources(self) -> list[Source]:
-        own = self.package.source
-        return [own, *(source for source in self.package.wanted.sources if source is not own)]
-
-    async def _receive(self, lock: Lock, source: Source) -> str:
-        """Receive the blob from one mirror, with retries that continue where the last try stopped."""
-        session, blob = self.session, self.blob
-        url = join(source.url, blob.path)
-        transport = session.transport(source, url)
-        part = await to_thread.run_sync(session.store.open_part, lock, blob.sha256, blob.size)
+    async def _from_sources(self, part: PartWriter) -> Delivered | _Nothing:
+        """Ask the mirrors one after the other, each continuing what the one before left."""
+        session, own = self.session, self.package.source
+        others = [source for source in self.package.wanted.sources if source is not own]
+        sources = session.in_order([own, *others])
         try:
-            async for attempt in session.attempts(self.transfer):
-                with attempt:
-                    async with session.host_slots(url):
-                        await self._attempt(part, transport, source, url)
-            return await to_thread.run_sync(part.commit)
-        except IntegrityError:
-            part.remove()
-            raise
+            for number, source in enumerate(sources, 1):
+                try:
+                    path = await self._receive(part, source, alternatives=number < len(sources))
+                except (MirrorError, IntegrityError) as error:
+                    session.health.suspect(source.mirror, error)
+                    self.failures.append(Failure(source.mirror, error))
+                    if isinstance(error, IntegrityError):
+                        part.drop()
+                    continue
+                for warning in caveats(self.failures[self._told :]):
+                    session.emit(Warned(self.transfer, warning.code, warning.message, warning.mirror))
+                session.emit(Stored(self.transfer, str(self.package.wanted), path))
+                return Delivered(self.package, path, "network", source.mirror, ())
+            return _Nothing()
         finally:
-            if part.offset:
-                part.close()  # what is there is continued by the next mirror, or the next run
-            else:
-                part.remove()
+            session.under_way.pop(self.transfer, None)
+            part.leave()
+
+    async def _receive(self, part: PartWriter, source: Source, *, alternatives: bool) -> str:
+        """Receive the blob from one mirror, with retries that continue where the last try stopped."""
+        session = self.session
+        url = join(source.url, self.blob.path)
+        transport = session.transport(source, url)
+
+        async def attempt() -> None:
+            async with session.host_slots(url):
+                await self._attempt(part, transport, source, url)
+
+        await session.patiently(attempt, url, self.transfer, alternatives=alternatives)
+        return part.path
 
     async def _attempt(self, part: PartWriter, transport: Transport, source: Source, url: str) -> None:
         encoding = await self._stream(part, transport, source, url)
-        if not part.matches() and part.resumed:
+        if not part.done and part.resumed:
             part.drop()  # a prefix that a crash or another mirror left may be what is wrong
             encoding = await self._stream(part, transport, source, url)
-        if not part.matches():
+        if not part.done:
             raise _wrong_digest(url, part, encoding)
 
     async def _stream(self, part: PartWriter, transport: Transport, source: Source, url: str) -> str:
         """Bring the rest of the part; return the Content-Encoding that the server applied, or ""."""
-        asked = start(part.info, part.offset, url)
         if part.offset == part.size:
             part.resumed = True
+            await to_thread.run_sync(part.commit_if_right)
             return ""
-        async with transport.open(url, offset=asked.offset, validator=asked.validator) as body:
-            if body.size is not None and body.size != part.size:
-                raise _wrong_size(url, body.size, part.size)
-            await self._position(part, body, url)
-            event = Started(self.transfer, str(self.package.wanted), source.mirror, part.offset, part.size)
-            self.session.emit(event)
-            await self._pump(part, transport, body, url)
-            if part.offset < part.size:
-                raise _ended(url, part)
-            return body.encoding
+        sink = _IntoPart(self, part, source, url)
+        asked = sink.asked
+        try:
+            await transport.receive(url, sink, offset=asked.offset, validator=asked.validator)
+        finally:
+            if transport.network:
+                self.session.meter.network_bytes += sink.received
+            self.session.drain()
+        if part.offset < part.size:
+            raise _ended(url, part)
+        return sink.encoding
 
-    async def _position(self, part: PartWriter, body: Body, url: str) -> None:
-        """Make the part fit the response: continue it, or start it over."""
-        asked = start(part.info, part.offset, url)
-        if asked.offset and continues(asked, body):
+
+class _IntoPart:
+    """The sink that makes a part grow: hashed and written as it comes, never a byte more than promised."""
+
+    def __init__(self, payload: _Payload, part: PartWriter, source: Source, url: str) -> None:
+        self._payload, self._part, self._mirror, self._url = payload, part, source.mirror, url
+        self.asked = start(part.info, part.offset, url)
+        self.encoding = ""
+        self.received = 0
+
+    def begin(self, head: Head) -> None:
+        """Make the part fit the answer: continue it, or start it over."""
+        part, url = self._part, self._url
+        self.encoding = head.encoding
+        if head.size is not None and head.size != part.size:
+            raise _wrong_size(url, head.size, part.size)
+        if self.asked.offset and continues(self.asked, head):
             part.resumed = True
-        elif body.offset == 0:
-            info = PartInfo(redact(url), body.etag, part.sha256, part.size)
-            await to_thread.run_sync(part.begin, info)
+        elif head.offset == 0:
+            part.begin(PartInfo(redact(url), head.etag, part.sha256, part.size))
         else:
             part.drop()
             raise NetworkError(
                 f"{redact(url)} changed while it was read", hint="try again", context={"url": redact(url)}
             )
+        payload = self._payload
+        event = Started(payload.transfer, str(payload.package.wanted), self._mirror, part.offset, part.size)
+        payload.session.post(event)
+        payload.session.under_way[payload.transfer] = part  # from now on its progress is told
 
-    async def _pump(self, part: PartWriter, transport: Transport, body: Body, url: str) -> None:
-        """Hash and write the stream in large pieces, in worker threads; never a byte more than promised."""
-        session, limits = self.session, self.session.limits
-        clock = session.clockwork.monotonic
-        told = flushed = clock()
-        buffer = bytearray()
-        try:
-            async with aclosing(session.metered(transport, body)) as chunks:
-                async for chunk in chunks:
-                    if part.offset + len(buffer) + len(chunk) > part.size:
-                        raise longer(url, part.size, body.encoding)
-                    buffer += chunk
-                    now = clock()
-                    if len(buffer) >= limits.chunk_bytes or now - flushed >= limits.flush_s:
-                        full, buffer, flushed = buffer, bytearray(), now
-                        await to_thread.run_sync(part.write, full)
-                    if now - told >= limits.progress_interval_s:
-                        told = now
-                        session.emit(Progress(self.transfer, part.offset + len(buffer), part.size))
-        finally:
-            part.write(buffer)  # also after a cut or a cancellation: the next try continues here
-        session.emit(Progress(self.transfer, part.offset, part.size))
+    def write(self, data: memoryview) -> None:
+        """Append, at the pace that is allowed."""
+        self._payload.session.pace.spend(len(data))
+        self.received += len(data)
+        if self._part.offset + len(data) > self._part.size:
+            raise longer(self._url, self._part.size, self.encoding)
+        self._part.write(data)
+
+    def end(self) -> None:
+        """Make the blob visible when it is the right one; this thread is the cheapest place for it."""
+        self._part.commit_if_right()
 
 
 def _wrong_size(url: str, found: int, expected: int) -> TruncatedError:

@@ -13,7 +13,7 @@ from .transports import redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .transports import Body
+    from .transports import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ def start(info: PartInfo | None, have: int, url: str) -> Start:
     return Start(have, info.etag if info.url == redact(url) else None)
 
 
-def continues(asked: Start, body: Body) -> bool:
+def continues(asked: Start, head: Head) -> bool:
     """Return True when the response continues the part.
 
     False when it starts at 0 instead (200, the range was refused, If-Range did not hold), or when it carries another
     validator than the one that the part has: then the part starts over with the bytes of this response if they
     begin at 0, else with a new request.
     """
-    if body.offset != asked.offset:
+    if head.offset != asked.offset:
         return False
-    return asked.validator is None or body.etag is None or body.etag == asked.validator
+    return asked.validator is None or head.etag is None or head.etag == asked.validator

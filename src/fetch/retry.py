@@ -63,10 +63,12 @@ def attempts(
     limits: Limits,
     clockwork: Clockwork,
     on_retry: Callable[[int, float, CachefetchError], None] | None = None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> tenacity.AsyncRetrying:
     """Return the loop of attempts: ``async for attempt in attempts(...): with attempt: ...``.
 
     The last error is raised as it is. `on_retry` hears the number of the failed try, the wait and the error.
+    `give_up` is asked before every further try.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -79,7 +81,7 @@ def attempts(
             on_retry(state.attempt_number, state.upcoming_sleep, error)
 
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(lambda error: retryable(error, limits)),
+        retry=tenacity.retry_if_exception(lambda error: retryable(error, limits) and not give_up()),
         stop=tenacity.stop_after_attempt(limits.attempts),
         wait=wait,
         sleep=clockwork.sleep,

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections import deque
+from typing import TypeVar, cast
 
 import anyio
 from anyio import to_thread
 
-from ..errors import OfflineError, TruncatedError
-from .events import Retrying
-from .retry import attempts
+from ..errors import CachefetchError, OfflineError, TruncatedError
+from .events import Progress, Retrying
+from .mirror_choice import Health
+from .pace import Pace
+from .retry import attempts, retryable
 from .transports import host_of, redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    import tenacity
-
-    from ..errors import CachefetchError
     from .events import Event, Reporter
     from .limits import Limits
     from .model import Meter, Source
     from .retry import Clockwork
-    from .store.cas import Lock, Store
-    from .transports import Body, Transport, Transports
+    from .store.cas import Lock, PartWriter, Store
+    from .store.lease import Lease
+    from .transports import Head, Transport, Transports
 
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Session:
@@ -50,6 +52,11 @@ class Session:
         self.blob_slots = anyio.CapacityLimiter(limits.blob_connections)
         self._host_slots: dict[str, anyio.CapacityLimiter] = {}
         self._reporter = reporter
+        self.pace = Pace(limits.rate_bytes_per_s)
+        self.health = Health(limits, clockwork.monotonic)
+        self.under_way: dict[int, PartWriter] = {}
+        self._told: dict[int, int] = {}
+        self._posted: deque[Event] = deque()
 
     def emit(self, event: Event) -> None:
         """Hand an event to the reporter."""
@@ -73,51 +80,116 @@ class Session:
             )
         return self.transports.for_url(url)
 
-    def attempts(self, transfer: int) -> tenacity.AsyncRetrying:
-        """Return the loop of attempts of one request."""
+    def post(self, event: Event) -> None:
+        """Keep an event of a worker thread until the loop gets to it (`drain`)."""
+        self._posted.append(event)
+
+    def drain(self) -> None:
+        """Hand over what worker threads posted, and how far the transfers under way are."""
+        while self._posted:
+            self.emit(self._posted.popleft())
+        for transfer, part in self.under_way.items():
+            if part.offset != self._told.get(transfer):
+                self._told[transfer] = part.offset
+                self.emit(Progress(transfer, part.offset, part.size))
+
+    async def keep_draining(self) -> None:
+        """Hand over events until cancelled."""
+        while True:
+            await anyio.sleep(self.limits.progress_interval_s)
+            self.drain()
+
+    def in_order(self, sources: Sequence[Source]) -> list[Source]:
+        """Return `sources` in the order to ask them now."""
+        return self.health.ordered(sources, lambda one: host_of(one.url), lambda one: one.mirror)
+
+    async def patiently(
+        self, work: Callable[[], Awaitable[T]], url: str, transfer: int, *, alternatives: bool = False
+    ) -> T:
+        """Run `work` with retries.
+
+        With `alternatives` (other mirrors to ask) the retries end when the host of `url` is open, and a host that
+        is open already is not asked at all.
+
+        Raises:
+            CachefetchError: the last error of `work`.
+        """
+        host = host_of(url)
 
         def on_retry(attempt: int, wait_s: float, error: CachefetchError) -> None:
             self.emit(Retrying(transfer, attempt, wait_s, error.message))
 
-        return attempts(self.limits, self.clockwork, on_retry)
+        def give_up() -> bool:
+            return alternatives and self.health.is_open(host)
+
+        if host and (self.health.given_up(host) or give_up()):
+            raise self.health.skipped(host)
+        async for attempt in attempts(self.limits, self.clockwork, on_retry, give_up):
+            with attempt:
+                try:
+                    result = await work()
+                except CachefetchError as error:
+                    number = attempt.retry_state.attempt_number
+                    final = number >= self.limits.attempts or not retryable(error, self.limits)
+                    self.health.failed(host, error, last=final)
+                    raise
+                self.health.succeeded(host)
+                return result
+        raise AssertionError("the last attempt returns or raises")  # pragma: no cover
 
     async def alone(
         self,
         slots: anyio.CapacityLimiter,
         key: str,
-        work: Callable[[Lock], Awaitable[T]],
         *,
-        ready: Callable[[], Awaitable[T | None]],
+        ready: Callable[[], T | None],
+        prepare: Callable[[Lock | Lease], P],
+        work: Callable[[P], Awaitable[T]],
         waiting: Callable[[], None],
     ) -> T:
-        """Run `work` in a slot and under the store's lock of `key`, or return what `ready` finds meanwhile.
+        """Return what `ready` finds, or run `work` in a slot and under the store's lock of `key`.
 
-        While another task or process has the lock the slot is given back, so that other work goes on; `waiting` is
-        called once then.
+        `ready` and `prepare` run in a worker thread, together with taking the lock: every hop costs. While another
+        task or process has the lock the slot is given back, so that other work goes on; `waiting` is called once
+        then.
         """
+
+        def take() -> tuple[T | None, Lock | Lease | None, P | None]:
+            if (found := ready()) is not None:
+                return found, None, None
+            lock = self.store.try_lock(key)
+            if lock is None:
+                return None, None, None
+            try:
+                found = ready()  # whoever had the lock before may have brought it
+                prepared = None if found is not None else prepare(lock)
+            except BaseException:
+                lock.release()
+                raise
+            if found is not None:
+                lock.release()
+                return found, None, None
+            return None, lock, prepared
+
         told = False
         while True:
             async with slots:
-                lock = await to_thread.run_sync(self.store.try_lock, key)
+                found, lock, prepared = await to_thread.run_sync(take)
                 if lock is not None:
-                    with lock:
-                        return await work(lock)
+                    try:
+                        return await work(cast("P", prepared))
+                    finally:
+                        lock.release()
+            if found is not None:
+                return found
             if not told:
                 told = True
                 waiting()
             await self.clockwork.sleep(self.limits.lock_poll_s)
-            found = await ready()
-            if found is not None:
-                return found
 
-    async def metered(self, transport: Transport, body: Body) -> AsyncGenerator[bytes, None]:
-        """Yield the chunks of a body and count them."""
-        async for chunk in body.chunks():
-            if transport.network:
-                self.meter.network_bytes += len(chunk)
-            yield chunk
-
-    async def document(self, source: Source, url: str, limit: int, transfer: int) -> bytes:
+    async def document(
+        self, source: Source, url: str, limit: int, transfer: int, *, alternatives: bool = False
+    ) -> bytes:
         """Read a small text of a mirror, with retries."""
         transport = self.transport(source, url)
 
@@ -127,28 +199,44 @@ class Session:
                 self.meter.network_bytes += len(body)
             return body
 
-        return await self._retried(read, transfer)
+        return await self.patiently(read, url, transfer, alternatives=alternatives)
 
-    async def blob(self, source: Source, url: str, size: int, transfer: int) -> bytes:
+    async def blob(
+        self, source: Source, url: str, size: int, transfer: int, *, alternatives: bool = False
+    ) -> bytes:
         """Read a small blob of `size` bytes as it is stored, with retries; more bytes are a TruncatedError."""
         transport = self.transport(source, url)
 
         async def read() -> bytes:
-            data = bytearray()
-            async with transport.open(url) as body:
-                async for chunk in self.metered(transport, body):
-                    data += chunk
-                    if len(data) > size:
-                        raise longer(url, size, body.encoding)
-            return bytes(data)
+            sink = _Bytes(url, size)
+            try:
+                await transport.receive(url, sink)
+            finally:
+                if transport.network:
+                    self.meter.network_bytes += len(sink.data)
+            return bytes(sink.data)
 
-        return await self._retried(read, transfer)
+        return await self.patiently(read, url, transfer, alternatives=alternatives)
 
-    async def _retried(self, read: Callable[[], Awaitable[bytes]], transfer: int) -> bytes:
-        async for attempt in self.attempts(transfer):
-            with attempt:
-                return await read()
-        raise AssertionError("the last attempt returns or raises")  # pragma: no cover
+
+class _Bytes:
+    """A sink in memory for an object of a known size."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self.data = bytearray()
+        self._url, self._size = url, size
+        self._encoding = ""
+
+    def begin(self, head: Head) -> None:
+        self._encoding = head.encoding
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+        if len(self.data) > self._size:
+            raise longer(self._url, self._size, self._encoding)
+
+    def end(self) -> None:
+        """The digest shows whether all came."""
 
 
 def longer(url: str, size: int, encoding: str) -> TruncatedError:

@@ -37,7 +37,8 @@ def write_package(
     root: str, name: str, size: int, *, version: str = "1.0", seed: int = 0, deps: Sequence[str] = ()
 ) -> Package:
     """Write one package with `size` pseudo-random payload bytes; `deps` are DAG hashes of link dependencies."""
-    payload = random.Random(f"{name}{seed}").randbytes(size)
+    chance, piece = random.Random(f"{name}{seed}"), 64 << 20  # randbytes has a limit below 1 GiB
+    payload = b"".join(chance.randbytes(min(piece, size - done)) for done in range(0, size, piece))
     dag = base64.b32encode(hashlib.sha1(f"{name}-{version}".encode()).digest()).decode().lower()
     node = {
         "name": name,

@@ -402,7 +402,7 @@ def test_offline_works_from_the_store_and_needs_the_same_trust(
 
 @pytest.fixture
 def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    def trap(*args: object) -> None:
+    def trap(*args: object, **options: object) -> None:
         raise AssertionError(f"a connection was tried: {args}")
 
     for name in ("connect", "connect_ex", "sendto"):
@@ -417,7 +417,7 @@ def test_offline_opens_no_connection(root: str, package: Package, store: str) ->
     assert fetch([package.wanted(remote)], store, offline=True).items[0].origin == "store"
     with pytest.raises(ExceptionGroup) as caught:
         fetch([package.wanted(remote)], store + "2")  # the trap works
-    assert "a connection was tried" in str(caught.value.exceptions[0])
+    assert "a connection was tried" in repr(caught.value)
 
 
 def test_a_cancelled_fetch_leaves_only_what_can_be_continued(root: str, package: Package, store: str) -> None:

@@ -23,6 +23,7 @@ LAYERS = {
     "answers": 3,
     "lockfile": 3,
     "sources": 3,
+    "pins": 3,
     "syncing": 3,
     "config": 3,
     "spack_config": 3,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ...resolver.model import Node
     from ..model import Source
     from ..session import Session
+    from ..transports import Head
 
 #: Packages that one worker thread checks in a row: a change of threads costs as much as hashing 100 KB.
 _BATCH = 16
@@ -376,14 +377,37 @@ class _Audit:
         """Hash a large blob without keeping it."""
         url = join(self.source.url, ref.path)
         transport = self.session.transport(self.source, url)
-        async for attempt in self.session.attempts(0):
-            with attempt:
-                digest, size = hashlib.sha256(), 0
-                async with self.session.host_slots(url), transport.open(url) as body:
-                    async for chunk in self.session.metered(transport, body):
-                        digest.update(chunk)
-                        size += len(chunk)
-                _compare(digest.hexdigest(), size, ref)
+
+        async def read() -> _Hashing:
+            sink = _Hashing()
+            try:
+                async with self.session.host_slots(url):
+                    await transport.receive(url, sink)
+            finally:
+                if transport.network:
+                    self.session.meter.network_bytes += sink.size
+            return sink
+
+        found = await self.session.patiently(read, url, 0)
+        _compare(found.digest.hexdigest(), found.size, ref)
+
+
+class _Hashing:
+    """A sink that keeps nothing but digest and size."""
+
+    def __init__(self) -> None:
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def begin(self, head: Head) -> None:
+        """Nothing is expected of an answer: what comes is compared at the end."""
+
+    def write(self, data: memoryview) -> None:
+        """Hash the next bytes."""
+        self.digest.update(data)
+        self.size += len(data)
+
+    def end(self) -> None:
+        """Nothing is left to do."""
 
 
 def _hash_file(path: str, ref: BlobRef) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..model import Wanted
+    from ..store.lease import Lease
 
 OWN = ".cachefetch"
 _SUFFIX = ".spec.manifest.json"
@@ -87,7 +88,7 @@ class Destination(Store):
             self.added[sha256] = len(data)
         return super().put_bytes(data, sha256)
 
-    def try_lock(self, key: str) -> Lock | None:
+    def try_lock(self, key: str) -> Lock | Lease | None:
         """Lock a key; with `dry_run` nothing is written, and nothing needs a lock."""
         return _NoLock() if self.dry_run else super().try_lock(key)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from ...errors import DigestError, StoreError
 from ..resume import PartInfo, read_info, usable
 from . import files
+from .lease import Lease, try_lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Store:
 
     def __init__(self, root: str, *, site: Sequence[str] = ()) -> None:
         self.root = os.path.abspath(root)
+        self._leases = False  # True once the file system turned out to have no locks
         self._layers = ((self.root, "store"), *((os.path.abspath(path), "site") for path in site))
 
     def path(self, sha256: str) -> str:
@@ -92,7 +94,11 @@ class Store:
 
     def verify(self, stored: Stored, sha256: str) -> bool:
         """Recompute the digest of a stored blob."""
-        with files.store_errors(stored.path), open(stored.path, "rb") as file:
+        return self.verify_path(stored.path, sha256)
+
+    def verify_path(self, path: str, sha256: str) -> bool:
+        """Recompute the digest of a file of the store."""
+        with files.store_errors(path), open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
     def read(self, sha256: str, size: int) -> bytes | None:
@@ -143,29 +149,29 @@ class Store:
         if self.manifest(key) != data:
             self._write(f"manifest-{key}", self._manifest(self.root, key), data)
 
-    def try_lock(self, key: str) -> Lock | None:
+    def try_lock(self, key: str) -> Lock | Lease | None:
         """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
 
+        Where the file system has no `flock`, it is a lease file (`lease`).
+
         Raises:
-            StoreError: the file system has no locks, or the store cannot be written.
+            StoreError: the store cannot be written.
         """
         path = self._partial(key, "lock")
-        with files.store_errors(path, _lock_hint):
-            while True:
-                descriptor = files.open_for_writing(path)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if files.same_file(descriptor, path):
-                        return Lock(path, descriptor)
-                except BlockingIOError:
-                    os.close(descriptor)
-                    return None
-                except BaseException:
-                    os.close(descriptor)
+        with files.store_errors(path):
+            if self._leases:
+                return try_lease(f"{path[:-5]}.lease")
+            try:
+                return _try_flock(path)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
                     raise
-                os.close(descriptor)  # its last holder removed this lock file meanwhile
+            self._leases = True
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        return self.try_lock(key)
 
-    def open_part(self, lock: Lock, sha256: str, size: int) -> PartWriter:  # noqa: ARG002 - proves that it is held
+    def open_part(self, lock: Lock | Lease, sha256: str, size: int) -> PartWriter:  # noqa: ARG002 - proves that it is held
         """Open the part file of a blob of `size` bytes, with what an earlier run left of it (re-hashed).
 
         Raises:
@@ -213,8 +219,10 @@ class Store:
 
         while (lock := self.try_lock(key)) is None:
             time.sleep(0.005)
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     def _partial(self, key: str, kind: str) -> str:
         if not _KEY.fullmatch(key):
@@ -234,10 +242,20 @@ class Store:
         return os.path.join(root, "manifests", key)
 
 
-def _lock_hint(error: OSError) -> str:
-    if error.errno in _NO_LOCKS:
-        return "this file system has no locks (flock): put the cache directory on another one"
-    return ""
+def _try_flock(path: str) -> Lock | None:
+    while True:
+        descriptor = files.open_for_writing(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if files.same_file(descriptor, path):
+                return Lock(path, descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder removed this lock file meanwhile
 
 
 class PartWriter:
@@ -253,6 +271,8 @@ class PartWriter:
         self.offset = 0
         self.resumed = False  # True when the bytes come from more than one response
         self.info: PartInfo | None = None
+        self.done = False  # True when the blob is visible under its digest
+        self._kept = False  # True when the sidecar is on disk
         self._hash = hashlib.sha256()
 
     @classmethod
@@ -264,7 +284,7 @@ class PartWriter:
             try:
                 info = read_info(files.read_or_none(sidecar) or b"")
                 if usable(info, os.fstat(writer._handle).st_size, sha256=sha256, size=size):
-                    writer.info = info
+                    writer.info, writer._kept = info, True
                     writer._rehash()
                 else:
                     writer._truncate()
@@ -275,6 +295,11 @@ class PartWriter:
             return writer
 
     @property
+    def path(self) -> str:
+        """Where the blob will be."""
+        return self._final
+
+    @property
     def _handle(self) -> int:
         assert self._descriptor is not None, "the part is closed"
         return self._descriptor
@@ -282,15 +307,16 @@ class PartWriter:
     def begin(self, info: PartInfo) -> None:
         """Start over with bytes of another response: empty the part, then say where its bytes come from."""
         with files.store_errors(self._part):
+            self._forget_sidecar()
             self._truncate()
-            self.resumed, self.info = False, None
-            files.write_atomic(self._sidecar + ".new", self._sidecar, info.encode(), sync=False)
-            self.info = info
+            self.resumed, self.info = False, info
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`, which must not pass `size`."""
         assert self.offset + len(data) <= self.size, "the caller caps the stream"
         with files.store_errors(self._part):
+            if self.offset + len(data) < self.size:
+                self._keep_sidecar()  # a blob that comes in one piece needs none
             view = memoryview(data)
             while view:
                 written = os.write(self._handle, view)
@@ -306,6 +332,11 @@ class PartWriter:
         """Return the hexadecimal sha256 of the bytes so far."""
         return self._hash.hexdigest()
 
+    def commit_if_right(self) -> None:
+        """Make the blob visible if it is complete and right; `done` tells."""
+        if self.matches():
+            self.commit()
+
     def commit(self) -> str:
         """Make the blob visible under its digest, and return its path. Only for a part that `matches`."""
         assert self.matches(), "unverified bytes never get a final name"
@@ -315,8 +346,8 @@ class PartWriter:
             os.replace(self._part, self._final)
             os.fchmod(self._handle, files.READ_ONLY)
             self.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._sidecar)
+            self._forget_sidecar()
+            self.done = True
         return self._final
 
     def close(self) -> None:
@@ -328,10 +359,18 @@ class PartWriter:
     def drop(self) -> None:
         """Empty the part: its bytes are wrong, or of no use to the server."""
         with files.store_errors(self._part):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._sidecar)
+            self._forget_sidecar()
             self._truncate()
             self.info = None
+
+    def leave(self) -> None:
+        """End the work: what was received stays for the next run, an empty part goes."""
+        if self.done:
+            return
+        if self.offset:
+            self.close()
+        else:
+            self.remove()
 
     def remove(self) -> None:
         """Close and delete the part and its sidecar."""
@@ -339,6 +378,17 @@ class PartWriter:
         for path in (self._sidecar, self._part):
             with files.store_errors(path), contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def _keep_sidecar(self) -> None:
+        if not self._kept and self.info is not None:
+            files.write_atomic(self._sidecar + ".new", self._sidecar, self.info.encode(), sync=False)
+            self._kept = True
+
+    def _forget_sidecar(self) -> None:
+        if self._kept:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._sidecar)
+            self._kept = False
 
     def _truncate(self) -> None:
         os.ftruncate(self._handle, 0)

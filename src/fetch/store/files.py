@@ -51,7 +51,7 @@ def store_errors(path: str, hint_for: Callable[[OSError], str] | None = None) ->
 
 def require_space(path: str, size: int) -> None:
     """Raise StoreError when the file system of `path` (or of its nearest existing parent) lacks `size` bytes."""
-    info = os.statvfs(_existing_directory(path))
+    info = os.statvfs(existing_directory(path))
     free = info.f_bavail * info.f_frsize
     if size > free:
         raise _full(path, (size, free), None)
@@ -59,11 +59,12 @@ def require_space(path: str, size: int) -> None:
 
 def same_device(one: str, other: str) -> bool:
     """Return True when two directories (or their nearest existing parents) are on the same file system."""
-    devices = {os.stat(_existing_directory(os.path.abspath(path))).st_dev for path in (one, other)}
+    devices = {os.stat(existing_directory(os.path.abspath(path))).st_dev for path in (one, other)}
     return len(devices) == 1
 
 
-def _existing_directory(path: str) -> str:
+def existing_directory(path: str) -> str:
+    """Return `path`, or its nearest parent that is a directory."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
@@ -109,13 +110,16 @@ def read_or_none(path: str) -> bytes | None:
 
 
 def open_for_writing(path: str) -> int:
-    """Open (or make, with its directory) a private file for reading and writing; return the descriptor."""
+    """Open (or make, with its directory) a file for reading and writing; return the descriptor.
+
+    The umask decides who else may continue it: a group that shares a cache has one that lets the group write.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, flags, 0o600)
+        return os.open(path, flags, 0o666)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, flags, 0o600)
+        return os.open(path, flags, 0o666)
 
 
 def same_file(descriptor: int, path: str) -> bool:

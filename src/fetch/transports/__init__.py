@@ -9,36 +9,29 @@ import re
 
 from ...errors import MirrorError, OfflineError
 from ...values import frozen
+from ..network import Network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable
     from typing import Protocol
 
     from ..limits import Limits
 
-    class Body(Protocol):
-        """A stream of payload bytes.
+    class Sink(Protocol):
+        """Gets the bytes of one object. All calls come one after the other from worker threads, so it may block.
 
-        Attributes:
-            size: bytes of the whole object (not only of the part that is served), None when not told.
-            offset: where the first chunk starts; 0 when the server ignored or refused the range.
-            etag: strong validator of the object, None when the server gives none.
-            encoding: Content-Encoding that the server applied although identity was asked for, or "".
+        What it raises ends the transfer, and reaches the caller of `receive` as it is.
         """
 
-        size: int | None
-        offset: int
-        etag: str | None
-        encoding: str
+        def begin(self, head: Head) -> None:
+            """Look at what the answer promises, before its first byte."""
 
-        def chunks(self) -> AsyncIterator[bytes]:
-            """Yield the bytes as they stand on the wire.
+        def write(self, data: memoryview) -> None:
+            """Take the next bytes; the buffer is used again afterwards."""
 
-            Raises:
-                NetworkError: the stream was cut or stalled.
-            """
+        def end(self) -> None:
+            """Do what follows the last byte (whether all came is for the sink to know: see `Head.size`)."""
 
     class Transport(Protocol):
         """Access to the mirrors of one URL scheme.
@@ -59,16 +52,40 @@ if TYPE_CHECKING:
                 limit: bytes; a longer document is a FormatError.
             """
 
-        def open(
-            self, url: str, *, offset: int = 0, validator: str | None = None
-        ) -> AbstractAsyncContextManager[Body]:
-            """Stream an object, from byte `offset` on if it can be (see `Body.offset`).
+        async def receive(
+            self,
+            url: str,
+            sink: Sink,
+            *,
+            offset: int = 0,
+            validator: str | None = None,
+            last: int | None = None,
+        ) -> None:
+            """Stream an object into `sink` as its bytes stand on the wire, from byte `offset` on if it can be.
 
-            `validator` is the strong ETag of the bytes that the caller has: another one serves from 0.
+            `validator` is the strong ETag of the bytes that the caller has: another one serves from 0, see
+            `Head.offset`. `last` is the last byte that is wanted, None for all (then more may come all the same).
             """
 
         async def aclose(self) -> None:
             """Close connections."""
+
+
+@frozen
+class Head:
+    """What an answer promises.
+
+    Attributes:
+        size: bytes of the whole object (not only of the part that is served), None when not told.
+        offset: where the first byte stands in it; 0 when the server ignored or refused the range.
+        etag: strong validator of the object, None when the server gives none.
+        encoding: Content-Encoding that the server applied although identity was asked for, or "".
+    """
+
+    size: int | None
+    offset: int
+    etag: str | None
+    encoding: str = ""
 
 
 @frozen
@@ -117,26 +134,26 @@ def join(base: str, path: str) -> str:
     return f"{head.rstrip('/')}/{path}{mark}{query}"
 
 
-def _file(limits: Limits) -> Transport:
+def _file(limits: Limits, network: Network) -> Transport:  # noqa: ARG001 - the shape of all makers
     from .file import FileTransport
 
     return FileTransport(limits)
 
 
-def _http(limits: Limits) -> Transport:
-    from .http import HttpTransport
+def _http(limits: Limits, network: Network) -> Transport:
+    from .direct import DirectTransport
 
-    return HttpTransport(limits)
+    return DirectTransport(limits, network)
 
 
-def _oci(limits: Limits) -> Transport:
+def _oci(limits: Limits, network: Network) -> Transport:
     from .oci import OciTransport
 
-    return OciTransport(limits)
+    return OciTransport(limits, network)
 
 
 #: One line for each scheme.
-_SCHEMES: dict[str, Callable[[Limits], Transport]] = {
+_SCHEMES: dict[str, Callable[[Limits, Network], Transport]] = {
     "file": _file,
     "http": _http,
     "https": _http,
@@ -151,12 +168,14 @@ class Transports:
     Args:
         limits: time-outs and sizes.
         offline: refuse every scheme that needs a socket.
+        network: certificates and credentials; None for what the environment says.
     """
 
-    def __init__(self, limits: Limits, *, offline: bool = False) -> None:
+    def __init__(self, limits: Limits, *, offline: bool = False, network: Network | None = None) -> None:
         self._limits = limits
         self._offline = offline
-        self._made: dict[Callable[[Limits], Transport], Transport] = {}
+        self._network = network or Network()
+        self._made: dict[Callable[[Limits, Network], Transport], Transport] = {}
 
     def for_url(self, url: str) -> Transport:
         """Return the transport for `url`.
@@ -181,7 +200,7 @@ class Transports:
                 context={"url": redact(url)},
             )
         if make not in self._made:
-            self._made[make] = make(self._limits)
+            self._made[make] = make(self._limits, self._network)
         return self._made[make]
 
     async def aclose(self) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import asynccontextmanager
 
 from ...errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
-from . import Reply, scheme_of
+from . import Head, Reply, scheme_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from typing import BinaryIO
 
     from ..limits import Limits
+    from . import Sink
+    from .threads import Abort
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _REFUSED = {errno.EACCES, errno.EPERM}
@@ -73,48 +73,44 @@ class FileTransport:
         body, found = await to_thread.run_sync(_read, path, limit)
         return Reply(200, body, found, None)
 
-    @asynccontextmanager
-    async def open(
-        self, url: str, *, offset: int = 0, validator: str | None = None
-    ) -> AsyncIterator[_FileBody]:
+    async def receive(
+        self, url: str, sink: Sink, *, offset: int = 0, validator: str | None = None, last: int | None = None
+    ) -> None:
         """Stream a file from `offset`, or from 0 when `validator` does not hold any more."""
-        from anyio import to_thread
+        from .threads import run_abortable
 
         path = local_path(url)
-        file = await to_thread.run_sync(_open, path)
-        try:
+        await run_abortable(lambda abort: self._receive(abort, path, sink, offset, validator, last))
+
+    def _receive(
+        self, abort: Abort, path: str, sink: Sink, offset: int, validator: str | None, last: int | None
+    ) -> None:
+        from .threads import Aborted
+
+        with _open(path) as file:
             info = os.fstat(file.fileno())
             etag = _etag(info)
             start = offset if offset <= info.st_size and validator in (None, etag) else 0
-            file.seek(start)
-            yield _FileBody(file, path, info.st_size, start, etag, self._chunk)
-        finally:
-            file.close()
+            os.lseek(file.fileno(), start, os.SEEK_SET)
+            sink.begin(Head(info.st_size, start, etag))
+            left = (1 << 62) if last is None else last + 1 - start
+            view = memoryview(bytearray(self._chunk))
+            while not abort.set and (got := _read_into(file, view[: min(left, self._chunk)], path)):
+                sink.write(view[:got])
+                left -= got
+            if abort.set:
+                raise Aborted
+            sink.end()
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
-class _FileBody:
-    encoding = ""
-
-    def __init__(self, file: BinaryIO, path: str, size: int, offset: int, etag: str, chunk: int) -> None:
-        self.size: int | None = size
-        self.offset = offset
-        self.etag: str | None = etag
-        self._file, self._path, self._chunk = file, path, chunk
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        from anyio import to_thread
-
-        while data := await to_thread.run_sync(self._next):
-            yield data
-
-    def _next(self) -> bytes:
-        try:
-            return self._file.read(self._chunk)
-        except OSError as error:
-            raise _translate(error, self._path) from error
+def _read_into(file: BinaryIO, view: memoryview, path: str) -> int:
+    try:
+        return os.readv(file.fileno(), [view])
+    except OSError as error:
+        raise _translate(error, path) from error
 
 
 def _read(path: str, limit: int) -> tuple[bytes, str]:

@@ -1,44 +1,53 @@
-"""http and https through httpx, behind our own small interface so that it can be exchanged in this file."""
+"""http and https through httpx: proxies, chunked and encoded bodies. The others take the short way (`direct`)."""
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
+from anyio import to_thread
 
-from ...errors import AccessError, CachefetchError, FormatError, MirrorError, NetworkError, NotFoundError
-from . import Reply, redact
-from .ranges import content_range, retry_after, strong_etag
+from ...errors import CachefetchError, FormatError, MirrorError
+from . import Head, Reply, redact
+from .ranges import content_range, strong_etag
 from .stall import StallGuard
+from .status import (
+    RANGE_REFUSED,
+    broken,
+    check_stall,
+    check_status,
+    detail,
+    refuse_downgrade,
+    tls_failed,
+    wrong_range,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from ..limits import Limits
-
-_RETRY_LATER = "the mirror or the network may recover: try again, or add a second mirror"
-_LATER_STATUS = {408, 425, 429}
-_THROTTLED = {429, 503}
-_OK = {200, 206, 304}
-_RANGE_REFUSED = 416
+    from ..network import Network
+    from . import Sink
 
 
 class HttpTransport:
     """One connection pool for all http and https mirrors of a client.
 
-    Proxies come from the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), certificates from
-    SSL_CERT_FILE or the bundled list. Credentials in the URL are sent to that host only: httpx drops
-    Authorization when a redirect leads to another host, and a redirect from https to http is refused.
+    Proxies come from the usual environment variables (HTTP_PROXY, HTTPS_PROXY, NO_PROXY); certificates and
+    credentials: see `Network`. httpx drops Authorization when a redirect leads to another host, and a redirect from
+    https to http is refused.
     """
 
     network = True
 
-    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, network: Network, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limits = limits
+        self._network = network
         self._clock = clock
         self._client: httpx.AsyncClient | None = None
 
@@ -53,20 +62,43 @@ class HttpTransport:
             found = response.headers
             return Reply(200, body, found.get("etag"), found.get("content-type"))
 
-    @asynccontextmanager
-    async def open(
-        self, url: str, *, offset: int = 0, validator: str | None = None
-    ) -> AsyncIterator[HttpBody]:
+    async def receive(
+        self, url: str, sink: Sink, *, offset: int = 0, validator: str | None = None, last: int | None = None
+    ) -> None:
         """GET an object with Range and If-Range; a range that the server cannot serve starts at 0."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        if offset and validator:
-            headers["If-Range"] = validator
+        headers = {}
+        if offset or last is not None:
+            headers["Range"] = f"bytes={offset}-{'' if last is None else last}"
+            if validator:
+                headers["If-Range"] = validator
         async with self._stream(url, headers) as response:
-            if response.status_code != _RANGE_REFUSED or not offset:
-                yield self._body(response, url, offset)
+            if response.status_code != RANGE_REFUSED or not offset:
+                await self._pour(response, url, offset, sink)
                 return
         async with self._stream(url, {}) as response:  # 416: the part is of no use to this server
-            yield self._body(response, url, 0)
+            await self._pour(response, url, 0, sink)
+
+    async def _pour(self, response: httpx.Response, url: str, asked: int, sink: Sink) -> None:
+        """Hand the raw bytes on in large pieces; digests are of the stored bytes, so no encoding is undone."""
+        _check_status(response, url)
+        await to_thread.run_sync(sink.begin, _head(response, url, asked))
+        limits, guard = self._limits, StallGuard.of(self._limits, self._clock)
+        buffer, flushed = bytearray(), self._clock()
+        try:
+            with _translated(url):
+                async for chunk in response.aiter_raw():
+                    check_stall(guard, len(chunk), url)
+                    buffer += chunk
+                    now = self._clock()
+                    if len(buffer) >= limits.chunk_bytes or now - flushed >= limits.flush_s:
+                        full, buffer, flushed = buffer, bytearray(), now
+                        await to_thread.run_sync(sink.write, memoryview(full))
+        finally:
+            if buffer:
+                sink.write(
+                    memoryview(buffer)
+                )  # also after a cut or a cancellation: the next try continues here
+        await to_thread.run_sync(sink.end)
 
     async def aclose(self) -> None:
         """Close the pool."""
@@ -74,16 +106,17 @@ class HttpTransport:
         if client is not None:
             await client.aclose()
 
-    def _body(self, response: httpx.Response, url: str, asked: int) -> HttpBody:
-        _check_status(response, url)
-        return HttpBody(response, url, asked, StallGuard.of(self._limits, self._clock))
-
     @asynccontextmanager
     async def _stream(self, url: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
         # Only errors of opening are translated here: an error of the caller's own block must pass untouched.
         client = self._open_client()
         with _translated(url):
-            request = client.build_request("GET", url, headers=headers)
+            target = httpx.URL(url)
+            port = target.port or (443 if target.scheme == "https" else 80)
+            secret = self._network.authorization(target.host, port, target.userinfo.decode())
+            if secret:
+                headers = {"Authorization": secret, **headers}  # a registry's token stands
+            request = client.build_request("GET", target.copy_with(userinfo=b""), headers=headers)
             response = await client.send(request, stream=True)
         try:
             yield response
@@ -104,7 +137,7 @@ class HttpTransport:
                         hint="the mirror is damaged or not a Spack build cache",
                         context={"url": redact(url), "limit": limit},
                     )
-                _check_stall(guard, len(chunk), url)
+                check_stall(guard, len(chunk), url)
         return bytes(body)
 
     def _open_client(self) -> httpx.AsyncClient:
@@ -112,6 +145,7 @@ class HttpTransport:
             limits = self._limits
             most = limits.metadata_in_flight + limits.blob_connections
             self._client = httpx.AsyncClient(
+                verify=self._network.tls_context(),
                 follow_redirects=True,
                 max_redirects=limits.redirects,
                 timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_timeout_s, pool=None),
@@ -154,85 +188,29 @@ def _expander(response: httpx.Response, url: str) -> Callable[[bytes, int], byte
     return expand
 
 
-class HttpBody:
-    """A response that is being read; see `transports.Body`."""
-
-    def __init__(self, response: httpx.Response, url: str, asked: int, guard: StallGuard) -> None:
-        self._response, self._url, self._guard = response, url, guard
-        headers = response.headers
-        self.etag = strong_etag(headers.get("etag"))
-        encoding = headers.get("content-encoding", "").strip().lower()
-        self.encoding = "" if encoding == "identity" else encoding
-        self.offset = 0
-        self.size: int | None = None
-        if response.status_code == 206:
-            self.offset, self.size = self._served(headers.get("content-range"), asked)
-        elif (length := headers.get("content-length", "")).isdigit() and not self.encoding:
-            self.size = int(length)
-
-    def _served(self, header: str | None, asked: int) -> tuple[int, int | None]:
-        found = content_range(header)
+def _head(response: httpx.Response, url: str, asked: int) -> Head:
+    headers = response.headers
+    etag = strong_etag(headers.get("etag"))
+    encoding = headers.get("content-encoding", "").strip().lower()
+    encoding = "" if encoding == "identity" else encoding
+    if response.status_code == 206:
+        found = content_range(headers.get("content-range"))
         if found is None or found[0] != asked:
-            raise NetworkError(
-                f"{redact(self._url)}: asked for bytes from {asked} on, the server sent range {header!r:.80}",
-                hint=_RETRY_LATER,
-                context={"url": redact(self._url), "reason": "wrong-range"},
-            )
-        return found
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the raw bytes; a Content-Encoding is not undone, because digests are of the stored bytes."""
-        with _translated(self._url):
-            async for chunk in self._response.aiter_raw():
-                _check_stall(self._guard, len(chunk), self._url)
-                yield chunk
-
-
-def _check_stall(guard: StallGuard, received: int, url: str) -> None:
-    if guard.stalled(received):
-        raise NetworkError(
-            f"{redact(url)}: less than {guard.bytes_per_s} bytes a second for {guard.window_s:g} s",
-            hint=_RETRY_LATER,
-            context={"url": redact(url), "reason": "stalled"},
-        )
+            raise wrong_range(url, asked, headers.get("content-range"))
+        return Head(found[1], found[0], etag, encoding)
+    length = headers.get("content-length", "")
+    return Head(int(length) if length.isdigit() and not encoding else None, 0, etag, encoding)
 
 
 async def _refuse_downgrade(response: httpx.Response) -> None:
-    if not response.has_redirect_location or response.url.scheme != "https":
-        return
-    target = response.url.join(response.headers["location"])
-    if target.scheme != "https":
-        raise MirrorError(
-            f"{redact(str(response.url))} redirects from https to {target.scheme}, which is refused",
-            hint="tell the owner of the mirror, or name the final URL yourself if you accept it",
-            context={"url": redact(str(response.url)), "reason": "downgrade"},
-        )
+    if response.has_redirect_location:
+        target = response.url.join(response.headers["location"])
+        refuse_downgrade(str(response.url), target.scheme)
 
 
 def _check_status(response: httpx.Response, url: str) -> None:
-    """Raise our error for a status that carries no object."""
-    status = response.status_code
-    if status in _OK:
-        return
-    shown = redact(url)
-    context = {"url": shown, "status": status}
-    if status in (404, 410):
-        raise NotFoundError(f"{shown} does not exist (HTTP {status})", hint="", context=context)
-    if status in (401, 403):
-        raise AccessError(
-            f"{shown}: access denied (HTTP {status})",
-            hint="give user and password in the mirror URL; some object stores also answer 403 for what is absent",
-            context=context,
-        )
-    if status in _LATER_STATUS or status >= 500:
-        raise NetworkError(
-            f"{shown}: HTTP {status} {response.reason_phrase}".rstrip(),
-            hint=_RETRY_LATER,
-            context=context,
-            retry_after=retry_after(response.headers.get("retry-after"), time.time()),
-            throttled=status in _THROTTLED,
-        )
-    raise MirrorError(f"{shown}: unexpected HTTP {status}", hint="check the mirror URL", context=context)
+    retry = response.headers.get("retry-after")
+    check_status(response.status_code, response.reason_phrase, retry, url, time.time())
 
 
 @contextmanager
@@ -264,34 +242,16 @@ _TABLE: tuple[tuple[type[Exception], str, bool], ...] = (
 def translate(error: Exception, url: str) -> MirrorError:
     """Return our error for an exception of httpx; the first line of its text is shown, without secrets."""
     shown = redact(url)
-    detail = _detail(error)
     tls = _tls_cause(error)
     if tls is not None:
-        return MirrorError(
-            f"{shown}: TLS failed: {_first_line(tls)}",
-            hint="set SSL_CERT_FILE to the CA of this mirror, and check the date of this machine",
-            context={"url": shown, "reason": "tls"},
-        )
+        return tls_failed(url, tls)
     for kind, what, may_recover in _TABLE:
         if isinstance(error, kind):
-            message = f"{shown}: {what}{detail}"
             if may_recover:
-                return NetworkError(message, hint=_RETRY_LATER, context={"url": shown})
+                return broken(url, what, error)
+            message = f"{shown}: {what}{detail(error)}"
             return MirrorError(message, hint="check the mirror URL", context={"url": shown})
     raise AssertionError("the table ends with Exception")  # pragma: no cover
-
-
-def _detail(error: Exception) -> str:
-    text = _first_line(error)
-    return f" ({text})" if text else ""
-
-
-_URL = re.compile(r"[a-z]+://\S+", re.I)
-
-
-def _first_line(error: BaseException) -> str:
-    line = str(error).split("\n", 1)[0][:200]
-    return _URL.sub(lambda found: redact(found[0]), line)
 
 
 def _tls_cause(error: BaseException) -> ssl.SSLError | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from ..limits import Limits
+    from ..network import Network
 
 #: Spack 1.1 asks for these two and supports no image indexes (docs/formats.md, "OCI").
 _ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
@@ -34,8 +35,8 @@ _TOKEN_LIMIT = 1 << 20
 class OciTransport(HttpTransport):
     """A registry. One token is kept for each repository."""
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, network: Network) -> None:
+        super().__init__(limits, network)
         self._tokens: dict[str, str] = {}
 
     @asynccontextmanager

@@ -6,6 +6,7 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from cachefetch.errors import (
 )
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.transports import (
+    Head,
     Transports,
     host_of,
     is_network,
@@ -36,6 +38,7 @@ from cachefetch.fetch.transports import (
     scheme_of,
     transport_for,
 )
+from cachefetch.fetch.transports.direct import DirectTransport
 from cachefetch.fetch.transports.file import local_path, read_local
 from cachefetch.fetch.transports.http import translate
 
@@ -56,6 +59,14 @@ def root(tmp_path: Path) -> str:
 def server(root: str) -> Iterator[FaultServer]:
     with FaultServer(root) as started:
         yield started
+
+
+@pytest.fixture(params=["direct", "httpx"])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with sockets of our own, and with httpx alone."""
+    if request.param == "httpx":
+        monkeypatch.setattr(DirectTransport, "_speaks", lambda self, url: False)
+    return str(request.param)
 
 
 @asynccontextmanager
@@ -82,11 +93,35 @@ def get(url: str, limit: int = 1 << 20) -> bytes:
     return use(url, work)
 
 
+class Collect:
+    """A sink that keeps all, and where each call came from."""
+
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.data = b""
+        self.threads: set[int] = set()
+        self.ended = False
+
+    def begin(self, head: Head) -> None:
+        self.head = head
+        self.threads.add(threading.get_ident())
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+        self.threads.add(threading.get_ident())
+
+    def end(self) -> None:
+        self.ended = True
+
+
 def stream(url: str, offset: int = 0, validator: str | None = None) -> tuple[int, int | None, bytes]:
     async def work(transport: Transport) -> tuple[int, int | None, bytes]:
-        async with transport.open(url, offset=offset, validator=validator) as body:
-            data = b"".join([chunk async for chunk in body.chunks()])
-            return body.offset, body.size, data
+        sink = Collect()
+        await transport.receive(url, sink, offset=offset, validator=validator)
+        assert sink.head
+        assert sink.ended
+        assert threading.get_ident() not in sink.threads
+        return sink.head.offset, sink.head.size, sink.data
 
     return use(url, work)
 
@@ -277,6 +312,7 @@ def test_an_unchanged_document_is_not_sent_again(network: bool, root: str, serve
         (204, MirrorError),
     ],
 )
+@pytest.mark.usefixtures("client")
 def test_status(status: int, kind: type[CachefetchError], server: FaultServer) -> None:
     server.script("/x", Fault(status=status, headers=(("Retry-After", "9"),)))
     with pytest.raises(kind) as caught:
@@ -289,6 +325,7 @@ def test_status(status: int, kind: type[CachefetchError], server: FaultServer) -
         assert caught.value.throttled == (status in (429, 503))
 
 
+@pytest.mark.usefixtures("client")
 def test_http_ranges(server: FaultServer) -> None:
     url = f"{server.url}/x"
     assert stream(url) == (0, len(DATA), DATA)
@@ -300,6 +337,7 @@ def test_http_ranges(server: FaultServer) -> None:
         stream(url, 5000)
 
 
+@pytest.mark.usefixtures("client")
 def test_identity_is_asked_for_and_documents_are_decoded(server: FaultServer) -> None:
     assert get(f"{server.url}/x") == DATA
     assert server.requests[0].headers["accept-encoding"] == "identity"
@@ -307,6 +345,7 @@ def test_identity_is_asked_for_and_documents_are_decoded(server: FaultServer) ->
     assert get(f"{server.url}/x") == DATA
 
 
+@pytest.mark.usefixtures("client")
 def test_a_document_beyond_its_limit_is_refused(server: FaultServer) -> None:
     assert get(f"{server.url}/x", limit=len(DATA)) == DATA
     with pytest.raises(FormatError):
@@ -318,6 +357,7 @@ def test_a_document_beyond_its_limit_is_refused(server: FaultServer) -> None:
             get(f"{bomb.url}/zeros", limit=1 << 20)
 
 
+@pytest.mark.usefixtures("client")
 def test_credentials_are_sent_but_not_to_another_host(server: FaultServer) -> None:
     with FaultServer(server.root, user="Basic YW5uOnM6Ly9AIA==") as guarded:
         url = guarded.url.replace("://", "://ann:s%3A%2F%2F%40%20@")
@@ -334,6 +374,7 @@ def test_credentials_are_sent_but_not_to_another_host(server: FaultServer) -> No
         assert "authorization" not in server.requests[-1].headers
 
 
+@pytest.mark.usefixtures("client")
 def test_a_redirect_to_another_kind_of_url_is_refused(server: FaultServer) -> None:
     server.script("/x", Fault(location="file:///etc/passwd"))
     with pytest.raises(MirrorError) as caught:
@@ -352,6 +393,7 @@ def tls_context(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.usefixtures("client")
 def test_tls(
     root: str, server: FaultServer, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +413,7 @@ def test_tls(
         assert server.count("/x") == 0
 
 
+@pytest.mark.usefixtures("client")
 def test_plain_http_on_a_tls_port_is_no_tls_failure(server: FaultServer) -> None:
     with pytest.raises(MirrorError) as caught:
         get(server.url.replace("http:", "https:") + "/x")
@@ -386,6 +429,7 @@ def test_plain_http_on_a_tls_port_is_no_tls_failure(server: FaultServer) -> None
         (Fault(drip=0.2), "bytes a second"),
     ],
 )
+@pytest.mark.usefixtures("client")
 def test_broken_documents_may_be_retried(fault: Fault, text: str, server: FaultServer) -> None:
     server.script("/x", fault)
     with pytest.raises(NetworkError, match=text):

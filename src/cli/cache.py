@@ -1,0 +1,122 @@
+"""``cachefetch cache info|gc|verify``: what was fetched: how much it is, what nobody needs, what is damaged."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import UsageError
+from .options import add_output
+from .report import document, line, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from ..fetch.store.cas import Store
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("action", choices=("info", "gc", "verify"))
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="/HASH|FILE",
+        help="gc: keep these packages and what they need; a FILE is a lock file, or a list of hashes; repeatable",
+    )
+    parser.add_argument("--yes", action="store_true", help="gc: remove; otherwise only say what would go")
+    add_output(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Do the action on the store of this user."""
+    from ..config import load
+    from ..fetch.store.cas import Store
+
+    store = Store(os.path.join(load().cache_dir, "store"))
+    if args.action == "gc":
+        return _gc(store, args)
+    if args.keep or args.yes:
+        raise UsageError(f"--keep and --yes are for `cachefetch cache gc`, not for {args.action}")
+    return _info(store, args) if args.action == "info" else _verify(store, args)
+
+
+def _info(store: Store, args: argparse.Namespace) -> int:
+    from ..fetch.store.keep import info
+
+    found = info(store)
+    if args.json:
+        document(found.to_dict())
+    else:
+        line(f"{found.root}: {found.blobs} blobs, {found.blob_bytes} bytes; {found.manifests} manifests")
+        line(f"work in progress: {found.partial} files, {found.partial_bytes} bytes")
+        line(f"free: {found.free_bytes} bytes")
+    return 0
+
+
+def _gc(store: Store, args: argparse.Namespace) -> int:
+    from ..fetch.store.keep import garbage, hashes_in, remove, with_closure
+
+    roots: set[str] = set()
+    for what in args.keep:
+        found = hashes_in(what if what.startswith("/") and not os.path.exists(what) else _read(what))
+        if not found:
+            raise UsageError(f"--keep {what}: no full hash in it", hint="a hash has 32 characters: /HASH")
+        roots |= found
+    doomed = garbage(store, with_closure(store, roots))
+    if args.yes:
+        remove(store, doomed)
+    if args.json:
+        document(
+            {
+                "schema": "cachefetch/cache-gc/1",
+                "removed": args.yes,
+                "paths": list(doomed.paths),
+                "bytes": doomed.size,
+                "kept": doomed.kept,
+            }
+        )
+    else:
+        for path in doomed.paths:
+            line(path)
+    words = "removed" if args.yes else "would go"
+    say(f"{len(doomed.paths)} files {words}, {doomed.size} bytes; {doomed.kept} packages stay", args)
+    if not args.yes and doomed.paths:
+        say("nothing was removed: --yes does it", args)
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(
+            f"--keep {path}: {error.strerror}", hint="/HASH, or a file that has hashes"
+        ) from error
+
+
+def _verify(store: Store, args: argparse.Namespace) -> int:
+    """Recompute every digest; damage is exit 9, and the next fetch repairs it."""
+    from ..fetch.store.keep import damaged
+
+    sizes: list[int] = []
+    bad = damaged(store, sizes.append)
+    if args.json:
+        document(
+            {
+                "schema": "cachefetch/cache-verify/1",
+                "status": "damaged" if bad else "ok",
+                "blobs": len(sizes),
+                "bytes": sum(sizes),
+                "problems": [{"path": path, "what": "digest"} for path in bad],
+            }
+        )
+    else:
+        for path in bad:
+            line(f"damaged  {path}")
+    say(f"{len(sizes)} blobs checked, {sum(sizes)} bytes; {len(bad)} damaged", args)
+    if bad:
+        say("hint: fetch the package again, which replaces a damaged blob", args)
+    return 9 if bad else 0

@@ -1,0 +1,191 @@
+"""What is in a store, what nobody needs, and what is damaged: `cachefetch cache info|gc|verify`."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+
+from ...errors import IntegrityError, TrustError
+from ..verify.binding import read_spec_blob
+from ..verify.openpgp import Keyring
+from ..verify.policy import SignaturePolicy, apply
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from typing import Any
+
+    from ...resolver.index.readers.manifest import Manifest
+    from .cas import Store
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASH = re.compile(r"-([a-z2-7]{32})$")
+#: Work in progress that is younger than this may belong to a process that runs now.
+_YOUNG_S = 3600.0
+_ANY = SignaturePolicy("none")
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Numbers and bytes of blobs, manifests and work in progress; bytes free on the file system."""
+
+    root: str
+    blobs: int
+    blob_bytes: int
+    manifests: int
+    partial: int
+    partial_bytes: int
+    free_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/cache-info/1`` document."""
+        return {"schema": "cachefetch/cache-info/1", **{name: getattr(self, name) for name in self.__slots__}}
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What `gc` removes or would remove: paths below the store, and their bytes; number of manifests that stay."""
+
+    paths: tuple[str, ...]
+    size: int
+    kept: int
+
+
+def info(store: Store) -> Info:
+    """Count what the writable layer holds."""
+    with files.store_errors(store.root):
+        blobs = [size for _, _, size in _blobs(store.root)]
+        partial = [size for _, size in _files(os.path.join(store.root, "partial"))]
+        place = os.statvfs(files.existing_directory(store.root))
+        manifests = sum(1 for _ in _files(os.path.join(store.root, "manifests")))
+    free = place.f_bavail * place.f_frsize
+    return Info(store.root, len(blobs), sum(blobs), manifests, len(partial), sum(partial), free)
+
+
+def damaged(store: Store, report: Callable[[int], None]) -> list[str]:
+    """Return the paths of blobs whose digest is not their name; `report` hears the bytes of each blob read."""
+    found = []
+    for digest, path, size in _blobs(store.root):
+        with files.store_errors(path):
+            if not store.verify_path(path, digest):
+                found.append(path)
+        report(size)
+    return found
+
+
+def garbage(store: Store, keep: Collection[str], *, now: float | None = None) -> Garbage:
+    """Return what is not needed for the packages whose DAG hash is in `keep`.
+
+    Blobs that a kept manifest names stay, and so does work in progress of the last hour. A manifest that cannot be
+    read is garbage: it is asked for again when it is wanted.
+    """
+    moment = time.time() if now is None else now
+    doomed: list[tuple[str, int]] = []
+    needed: set[str] = set()
+    kept = 0
+    with files.store_errors(store.root):
+        for path, size in _files(os.path.join(store.root, "manifests")):
+            hash_ = _HASH.search(os.path.basename(path))
+            digests = _digests(path) if hash_ and hash_[1] in keep else None
+            if digests is None:
+                doomed.append((path, size))
+            else:
+                kept += 1
+                needed |= digests
+        doomed += [(path, size) for digest, path, size in _blobs(store.root) if digest not in needed]
+        for path, size in _files(os.path.join(store.root, "partial")):
+            changed = files.stat_or_none(path)
+            if changed is not None and moment - changed.st_mtime > _YOUNG_S:
+                doomed.append((path, size))
+    return Garbage(tuple(path for path, _ in doomed), sum(size for _, size in doomed), kept)
+
+
+def remove(store: Store, found: Garbage) -> None:
+    """Remove garbage: manifests first, so that none is left without its blobs; what others use now is left out."""
+    for path in found.paths:
+        name = os.path.basename(path)
+        key = name.rpartition(".")[0] if os.path.basename(os.path.dirname(path)) == "partial" else name
+        with files.store_errors(path):
+            lock = store.try_lock(key)
+            if lock is None:
+                continue
+            try:
+                if files.stat_or_none(path) is not None and not name.endswith((".lock", ".lease")):
+                    os.unlink(path)
+            finally:
+                lock.release()
+
+
+def hashes_in(text: str) -> frozenset[str]:
+    """Return every DAG hash that stands in `text`: a lock file, a spack.lock, or a list of hashes."""
+    return frozenset(re.findall(r"(?<![A-Za-z0-9])[a-z2-7]{32}(?![A-Za-z0-9])", text))
+
+
+def with_closure(store: Store, roots: Collection[str]) -> frozenset[str]:
+    """Return the DAG hashes of `roots` and of what they need to link and run, as far as the store knows."""
+    found = set(roots)
+    for path, _ in _files(os.path.join(store.root, "manifests")):
+        hash_ = _HASH.search(os.path.basename(path))
+        if hash_ and hash_[1] in roots:
+            found |= _closure(store, path, hash_[1])
+    return frozenset(found)
+
+
+def _closure(store: Store, path: str, root: str) -> set[str]:
+    manifest = _manifest(path)
+    if manifest is None:
+        return set()
+    try:
+        ref = manifest.spec()
+        blob = store.read(ref.sha256, ref.size)
+        nodes = {node.hash: node for node in read_spec_blob(blob, ref, what=path).nodes} if blob else {}
+    except IntegrityError:
+        return set()
+    found, waiting = {root}, [root]
+    while waiting:
+        node = nodes.get(waiting.pop())
+        new = {edge.hash for edge in node.closure_edges()} - found if node else set()
+        found |= new
+        waiting += new
+    return found
+
+
+def _manifest(path: str) -> Manifest | None:
+    """Return a stored manifest, None when it cannot be read. Its signature is checked when it is used."""
+    data = files.read_or_none(path)
+    try:
+        return None if data is None else apply(_ANY, data, Keyring(), what=path, now=0).manifest
+    except (IntegrityError, TrustError):
+        return None
+
+
+def _digests(path: str) -> set[str] | None:
+    manifest = _manifest(path)
+    return None if manifest is None else {blob.sha256 for blob in manifest.blobs}
+
+
+def _blobs(root: str) -> Iterator[tuple[str, str, int]]:
+    base = os.path.join(root, "sha256")
+    for prefix in _names(base):
+        for path, size in _files(os.path.join(base, prefix)):
+            name = os.path.basename(path)
+            if _SHA256.fullmatch(name):
+                yield name, path, size
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _files(directory: str) -> Iterator[tuple[str, int]]:
+    for name in _names(directory):
+        path = os.path.join(directory, name)
+        found = files.stat_or_none(path)
+        if found is not None:
+            yield path, found.st_size

@@ -1,0 +1,115 @@
+"""Several bad mirrors, many small faults: done from what is left, with few requests, and the culprit named."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.faults.mirror import unsigned, write_package
+from tests.faults.run import QUICK, Naps, fetch, final_files, leftovers
+from tests.faults.server import Fault, FaultServer
+
+from cachefetch.errors import DigestError, NetworkError
+from cachefetch.fetch.transports.direct import DirectTransport
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """Yield the URL of a port where connections neither come about nor are refused: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            time.sleep(0.05)
+            yield f"http://127.0.0.1:{address[1]}"
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_one_black_hole_one_502_one_with_wrong_bytes_one_good(tmp_path: Path) -> None:
+    root = str(tmp_path / "mirror")
+    packages = [write_package(root, f"p{i}", 20_000 + i) for i in range(40)]
+    limits = replace(QUICK, connect_timeout_s=1.0)
+    with (
+        black_hole() as dead,
+        FaultServer(root) as failing,
+        FaultServer(root) as wrong,
+        FaultServer(root) as good,
+    ):
+        failing.script("*", Fault(status=502, times=0))
+        for package in packages:
+            wrong.script("/" + package.blob, Fault(corrupt_at=100, times=0))
+        names = {"dead": dead, "failing": failing.url, "wrong": wrong.url, "good": good.url}
+        sources = [unsigned(name, url) for name, url in names.items()]
+        start = time.monotonic()
+        receipt = fetch([p.wanted(*sources) for p in packages], tmp_path / "store", limits=limits)
+        took = time.monotonic() - start
+        assert {item.mirror for item in receipt.items} == {"good"}
+        assert len(failing.requests) <= 40
+        assert sum(wrong.count(p.blob) for p in packages) <= limits.blobs_per_host * 2
+    assert {p.sha256 for p in packages} <= set(final_files(tmp_path / "store"))
+    culprits = {warning.mirror for warning in receipt.warnings if warning.code == DigestError.code}
+    assert culprits == {"wrong"}
+    assert {"dead", "failing"} <= {warning.mirror for warning in receipt.warnings}
+    assert took < 10, "a dead mirror costs its time-out once, not once a package"
+
+
+def test_a_dead_mirror_alone_is_given_up_after_one_series_of_tries(tmp_path: Path) -> None:
+    root = str(tmp_path / "mirror")
+    packages = [write_package(root, f"p{i}", 1000) for i in range(60)]
+    limits = replace(QUICK, connect_timeout_s=0.3, metadata_in_flight=4)
+    with black_hole() as dead:
+        start = time.monotonic()
+        with pytest.raises(NetworkError) as caught:
+            fetch([p.wanted(unsigned("dead", dead)) for p in packages], tmp_path / "store", limits=limits)
+        took = time.monotonic() - start
+    assert caught.value.exit_code == 8
+    assert len(caught.value.context["failures"]) == 60
+    assert took < 8, "60 packages in 15 rounds of 5 tries would take more than 20 s"
+
+
+@pytest.mark.parametrize("client", ["direct", "httpx"])
+def test_200_blobs_through_a_bad_network(
+    client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if client == "httpx":
+        monkeypatch.setattr(DirectTransport, "_speaks", lambda self, url: False)
+    root, chance = str(tmp_path / "mirror"), random.Random(5)
+    packages = [write_package(root, f"p{i}", 200_000) for i in range(200)]
+    limits = replace(QUICK, breaker_failures=1000)
+    with FaultServer(root) as server:
+        resets = 0
+        for package in packages:
+            dice = chance.random()
+            if dice < 0.05:
+                server.script("/" + package.blob, Fault(status=503))
+            elif dice < 0.10:
+                server.script("/" + package.blob, Fault(reset_after=100_000))
+                resets += 1
+            elif dice < 0.12:
+                server.script("/" + package.blob, Fault(status=429, headers=(("Retry-After", "1"),)))
+        wanted = [p.wanted(unsigned("m", server.url)) for p in packages]
+        receipt = fetch(wanted, tmp_path / "store", limits=limits, naps=Naps())
+        asked = [
+            request for request in server.requests if any(request.path == f"/{p.blob}" for p in packages)
+        ]
+        assert len(asked) <= 1.3 * len(packages)
+        assert resets > 3
+        assert sum("range" in request.headers for request in asked) >= resets // 2
+        assert server.most_at_once <= limits.metadata_in_flight
+    assert len(receipt.items) == 200
+    stored = final_files(tmp_path / "store")
+    assert all(stored[p.sha256] == p.payload for p in packages)
+    assert leftovers(tmp_path / "store") == []

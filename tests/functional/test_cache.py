@@ -1,0 +1,119 @@
+"""`cachefetch cache`: what is there, what may go, what is damaged; and site layers below the user's own store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
+
+Cli = Callable[..., Done]
+ROOT_HASH = "apj2lpnqrk5oorjxeuf6boihnnx6wy4n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "cachefetch" / "store"
+
+
+def fetch(cli: Cli, *more: str) -> Done:
+    return cli("fetch", "py-multidict@6.1.0", "-m", MIRROR, "--key", KEY, *DEBIAN, "--json", *more)
+
+
+def files(store: Path) -> set[Path]:
+    return {path for path in store.rglob("*") if path.is_file()}
+
+
+def test_info_counts_what_is_there(cli: Cli, store: Path) -> None:
+    assert cli("cache", "info", "--json").json["blobs"] == 0
+    items = fetch(cli).json["items"]
+    found = cli("cache", "info", "--json").json
+    assert found["schema"] == "cachefetch/cache-info/1"
+    blobs = [path for path in files(store) if "sha256" in path.parts]
+    assert found["blobs"] == len(blobs)
+    assert found["blob_bytes"] == sum(path.stat().st_size for path in blobs)
+    assert found["manifests"] == len(items)
+    assert (found["partial"], found["partial_bytes"]) == (0, 0)
+    assert str(store) in cli("cache", "info").out
+
+
+def test_gc_only_says_what_would_go(cli: Cli, store: Path) -> None:
+    fetch(cli)
+    before = files(store)
+    done = cli("cache", "gc", "--json")
+    assert done.code == 0
+    assert {Path(path) for path in done.json["paths"]} == before
+    assert files(store) == before
+
+
+def test_gc_keeps_what_a_kept_root_needs(cli: Cli, store: Path, tmp_path: Path) -> None:
+    items = fetch(cli).json["items"]
+    assert cli("cache", "gc", "--keep", f"/{ROOT_HASH}", "--json").json["paths"] == []
+    leaf = next(item for item in items if item["name"] == "zlib")
+    (tmp_path / "lock").write_text(f'{{"anything": ["{leaf["hash"]}"]}}')
+    done = cli("cache", "gc", "--keep", tmp_path / "lock", "--yes", "--json")
+    assert done.json["removed"] is True
+    assert 1 <= done.json["kept"] < len(items)
+    left = {path.name for path in files(store)}
+    assert leaf["sha256"] in left
+    gone = next(item for item in items if item["hash"] == ROOT_HASH)
+    assert gone["sha256"] not in left
+    assert not list((store / "partial").iterdir())
+    assert cli("cache", "verify").code == 0
+    assert fetch(cli).code == 0
+
+
+def test_gc_leaves_young_work_in_progress(cli: Cli, store: Path) -> None:
+    fetch(cli)
+    part = store / "partial" / f"{'a' * 64}.part"
+    part.write_bytes(b"half")
+    assert str(part) not in cli("cache", "gc", "--json").json["paths"]
+    os.utime(part, (1, 1))
+    assert str(part) in cli("cache", "gc", "--yes", "--json").json["paths"]
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("what", ["/abc", "/no/such/file"])
+def test_gc_refuses_what_names_no_package(cli: Cli, what: str) -> None:
+    assert cli("cache", "gc", "--keep", what).code == 2
+
+
+def test_verify_finds_damage_and_a_fetch_repairs_it(cli: Cli) -> None:
+    item = fetch(cli).json["items"][0]
+    path = Path(item["path"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    os.chmod(path, 0o644)
+    path.write_bytes(data)
+    done = cli("cache", "verify", "--json")
+    assert done.code == 9
+    assert done.json["problems"] == [{"path": str(path), "what": "digest"}]
+    assert [w["code"] for w in fetch(cli).json["warnings"]] == ["store-damaged"]
+    assert cli("cache", "verify").code == 0
+
+
+def test_a_site_layer_is_used_and_never_written(cli: Cli, store: Path, tmp_path: Path) -> None:
+    fetch(cli)
+    site = tmp_path / "site"
+    shutil.move(store, site)
+    config = tmp_path / "config" / "cachefetch" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[store]\nsite = ["{site}"]\n')
+    before = {path: path.stat().st_mtime_ns for path in [*site.rglob("*"), site]}
+    done = fetch(cli, "--offline")
+    assert done.code == 0, done.err
+    assert {item["from"] for item in done.json["items"]} == {"site"}
+    assert {path: path.stat().st_mtime_ns for path in [*site.rglob("*"), site]} == before
+    assert not store.exists() or not [path for path in files(store) if "sha256" in path.parts]
+
+
+def test_a_site_layer_must_be_an_absolute_path(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "cachefetch" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[store]\nsite = ["relative"]\n')
+    done = fetch(cli)
+    assert done.code == 2
+    assert "store.site" in done.err
