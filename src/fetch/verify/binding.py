@@ -145,25 +145,56 @@ def is_own_hash(node: Mapping[str, Any]) -> bool:
     return recorded == found
 
 
-def matches_index_node(node: Mapping[str, Any], index_node: Mapping[str, Any]) -> bool:
-    """Tell whether a node of a spec blob equals the node of the same hash in an index, both as parsed JSON.
+def check_index_node(document: SpecDocument, indexed: Node, *, what: str) -> None:
+    """Require that the root of a spec blob is the node that the index describes under its hash.
 
-    Target details and annotations do not count: tables of target features are rewritten between versions
-    (Spack 1.1, docs/formats.md).
+    The choice was made from what the index says, so the binary must be that.
+
+    Raises:
+        BindingError: a field differs; the message names all that do.
     """
-    return _comparable(node) == _comparable(index_node)
+    found = differences(document.root, indexed)
+    if not found:
+        return
+    root = document.root
+    raise BindingError(
+        f"{root.name}@{root.version}/{root.hash}: the index describes another build than {what}, which differs in "
+        f"{', '.join(found)}",
+        hint=f"the index is damaged or was changed, or the binary was exchanged; {_ELSEWHERE}",
+        context={"file": what, "reason": "index-node", "fields": list(found)},
+    )
 
 
-def _comparable(node: Mapping[str, Any]) -> dict[str, Any]:
-    result = {key: value for key, value in node.items() if key != "annotations"}
-    arch = result.get("arch")
-    if isinstance(arch, dict) and isinstance(arch.get("target"), dict):
-        result["arch"] = {**arch, "target": arch["target"].get("name")}
-    if isinstance(result.get("dependencies"), list):
-        result["dependencies"] = sorted(
-            result["dependencies"], key=lambda edge: json.dumps(edge, sort_keys=True)
-        )
-    return result
+def differences(node: Node, indexed: Node) -> tuple[str, ...]:
+    """Return the names of the fields in which a node differs from the index's node of the same hash.
+
+    Annotations, target details and the order of edges do not count: Spack rewrites them between versions, and adds
+    virtuals to edges of formats that have none (Spack 1.1, docs/formats.md). Of a node that is not recorded in full
+    (`partial`) only what is recorded counts.
+    """
+    compared = _IDENTITY if indexed.partial or node.partial else _IDENTITY + _BUILD
+    found = [name for name in compared if getattr(node, name) != getattr(indexed, name)]
+    if not (indexed.partial or node.partial):
+        pairs = ((name, getattr(node, name), getattr(indexed, name)) for name in _OPTIONAL)
+        found += [name for name, mine, other in pairs if mine and other and mine != other]
+        virtuals = min(node.format, indexed.format) >= _FIRST_WITH_VIRTUALS
+        if _edges(node, virtuals=virtuals) != _edges(indexed, virtuals=virtuals):
+            found.append("edges")
+    return tuple(found)
+
+
+_IDENTITY = ("hash", "name", "version", "platform", "os", "target")
+_BUILD = ("variants", "flags", "external", "build_spec")
+#: Not recorded by every format: compared where both have it.
+_OPTIONAL = ("namespace", "compiler", "provided")
+#: Specfile versions below record no virtuals.
+_FIRST_WITH_VIRTUALS = 4
+
+
+def _edges(node: Node, *, virtuals: bool) -> set[tuple[str, str, frozenset[str], frozenset[str]]]:
+    return {
+        (e.hash, e.name, frozenset(e.types), frozenset(e.virtuals if virtuals else ())) for e in node.edges
+    }
 
 
 def _expand(data: bytes, what: str) -> bytes:

@@ -16,8 +16,9 @@ from cachefetch.fetch.verify import binding
 from cachefetch.fetch.verify.binding import (
     SpecDocument,
     check_binding,
+    check_index_node,
+    differences,
     is_own_hash,
-    matches_index_node,
     read_spec_blob,
 )
 from cachefetch.fetch.verify.openpgp import Keyring
@@ -28,6 +29,9 @@ from cachefetch.resolver.index.readers.manifest import (
     parse_manifest,
     spec_manifest_path,
 )
+from cachefetch.resolver.index.readers.nodes import node_from_dict
+from cachefetch.resolver.model import Node
+from cachefetch.values import changed as with_fields
 
 from .conftest import FIXTURES
 
@@ -89,7 +93,7 @@ def test_every_spec_blob_is_bound_to_its_request(layout: str) -> None:
         manifest = apply(policy, path.read_bytes(), Keyring(), what=path.name, now=0.0).manifest
         document = read_spec_blob((root / manifest.spec().path).read_bytes(), manifest.spec(), what=path.name)
         check_binding(document, name=node["name"], version=node["version"], hash=dag_hash, what=path.name)
-        assert matches_index_node(document.raw["spec"]["nodes"][0], node), path.name
+        check_index_node(document, node_from_dict(node, hash=dag_hash, specfile=5), what=path.name)
         assert document.format == 5
         children = {edge.hash for edge in document.root.closure_edges()}
         assert children <= {child.hash for child in document.nodes}
@@ -116,14 +120,47 @@ def test_spliced_node_ends_in_the_hash_of_its_build_spec() -> None:
 
 def test_index_node_matches_despite_target_details_and_annotations() -> None:
     _, document = first()
-    node = document["spec"]["nodes"][0]
-    target = node["arch"]["target"]
-    detailed = {**node, "arch": {**node["arch"], "target": {"name": target, "features": ["avx"]}}}
-    assert matches_index_node(node, detailed)
-    assert matches_index_node({**node, "annotations": {"original_specfile_version": 4}}, node)
-    assert matches_index_node(node, {**node, "dependencies": node["dependencies"][::-1]})
-    assert not matches_index_node(node, {**node, "version": "9.9"})
-    assert not matches_index_node(node, {**node, "dependencies": node["dependencies"][1:]})
+    raw = document["spec"]["nodes"][0]
+    node = node_from_dict(raw)
+    target = {"name": raw["arch"]["target"], "features": ["avx"]}
+    same = [
+        {**raw, "arch": {**raw["arch"], "target": target}},
+        {**raw, "annotations": {"original_specfile_version": 5, "x": 1}},
+        {**raw, "dependencies": raw["dependencies"][::-1]},
+    ]
+    for other in same:
+        assert differences(node, node_from_dict(other)) == ()
+
+
+CHANGES: dict[str, tuple[str, Any]] = {
+    "version": ("version", "9.9"),
+    "platform": ("arch", {"platform": "darwin", "platform_os": "debian12", "target": "x86_64"}),
+    "variants": ("parameters", {"build_system": "other"}),
+    "namespace": ("namespace", "evil"),
+    "edges": ("dependencies", []),
+    "external": ("external", {"path": "/usr"}),
+    "build_spec": ("build_spec", {"name": "a", "hash": "b" * 32}),
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_an_index_that_describes_another_build_is_refused(field: str) -> None:
+    _, raw = first()
+    document = read(raw)
+    node = raw["spec"]["nodes"][0]
+    key, value = CHANGES[field]
+    with pytest.raises(BindingError) as caught:
+        check_index_node(document, node_from_dict({**node, key: value}, hash=node["hash"]), what="m")
+    assert field in caught.value.context["fields"]
+    assert field in caught.value.message
+
+
+def test_a_page_is_compared_as_far_as_it_goes() -> None:
+    _, raw = first()
+    root = read(raw).root
+    page = Node(root.hash, root.name, root.version, root.platform, root.os, root.target, partial=True)
+    assert differences(root, page) == ()
+    assert differences(root, with_fields(page, target="zen4")) == ("target",)
 
 
 def test_manifest_of_another_package_is_refused_and_named() -> None:

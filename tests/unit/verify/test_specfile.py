@@ -16,9 +16,11 @@ from cachefetch.errors import (
     SignatureInvalidError,
     SignatureMissingError,
 )
+from cachefetch.fetch.verify.binding import check_index_node
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
 from cachefetch.fetch.verify.specfile import VerifiedSpecFile, verify_spec_file
+from cachefetch.resolver.index.readers.nodes import node_from_dict
 
 FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"
 KEYRING = Keyring.from_bytes((FIXTURES / "keys/cachefetch-test.pub.asc").read_bytes(), what="key")
@@ -46,10 +48,13 @@ def verify(data: bytes, spec: dict[str, Any], mode: str = "required") -> Verifie
     ("mirror", "mode", "count"), [("v2-signed", "required", 55), ("v2-unsigned", "if-present", 72)]
 )
 def test_every_file_of_spack(mirror: str, mode: str, count: int) -> None:
+    index = json.loads((FIXTURES / mirror / "build_cache/index.json").read_text())["database"]["installs"]
     for spec in specs(mirror):
         artifact = spec["artifact"]
         found = verify((FIXTURES / mirror / artifact["spec_file"]).read_bytes(), spec, mode)
         assert found.sha256 == artifact["tarball_sha256"]
+        node = node_from_dict(index[spec["hash"]]["spec"], hash=spec["hash"])
+        check_index_node(found.document, node, what=spec["name"])
         assert found.layout == artifact["layout_version"]
         assert found.document.root.hash == spec["hash"]
         assert found.signature == ("good" if artifact["signed"] else "none")
