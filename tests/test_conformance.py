@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,7 @@ def test_no_unexplained_disagreement(report: conformance.Report, section: str) -
     assert found[:5] == []
     counts = report.sections[section]
     assert counts.total > 0
-    assert counts.agree + counts.known == counts.total
+    assert counts.agree + counts.known + len(counts.apart) == counts.total
     assert counts.known <= counts.allowed
 
 
@@ -37,6 +38,16 @@ def test_every_known_difference_is_a_rule_with_a_reason(report: conformance.Repo
         assert len(rule.reason) > 40
 
 
+def test_what_stands_apart_is_the_system_and_one_refusal(report: conformance.Report) -> None:
+    answers, gates = report.sections["reuse.answers"], report.sections["reuse.gates"]
+    assert [(len(s.apart), s.total - s.agree - s.known) for s in (answers, gates)] == [(9, 9), (1, 1)]
+    reasons = Counter(entry["reason"].partition(":")[0] for entry in answers.apart)
+    assert reasons.pop("K4a") == 2
+    assert reasons.pop("K4b") == 6
+    assert [text.partition(" a ")[0] for text in reasons] == ["Spack refuses"]
+    assert all(len(e["reason"]) > 40 for s in report.sections.values() for e in s.apart)
+
+
 def test_a_changed_answer_is_reported_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads((ORACLES / "versions.json").read_bytes())
     document["order"][0][2] = "gt" if document["order"][0][2] != "gt" else "lt"
@@ -44,7 +55,7 @@ def test_a_changed_answer_is_reported_and_fails(tmp_path: Path, capsys: pytest.C
     assert conformance.main(["--oracles", str(tmp_path), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     total = len(document["order"])
-    assert printed["sections"] == {"versions.order": {"agree": total - 1, "total": total, "known": 0}}
+    assert printed["sections"] == {"versions.order": {"agree": total - 1, "total": total, "known": 0, "apart": 0}}
     assert [entry["section"] for entry in printed["disagreements"]] == ["versions.order"]
     assert "versions.sorted" in printed["skipped"]
     assert "parse" in printed["skipped"]
