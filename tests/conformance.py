@@ -495,9 +495,7 @@ def as_json(report: Report) -> dict[str, Any]:
             name: {"agree": s.agree, "total": s.total, "known": s.known, "apart": len(s.apart)}
             for name, s in report.sections.items()
         },
-        "apart": [
-            {"section": name, **entry} for name, s in report.sections.items() for entry in s.apart
-        ],
+        "apart": [{"section": name, **entry} for name, s in report.sections.items() for entry in s.apart],
         "disagreements": report.disagreements,
         "skipped": report.skipped,
     }

@@ -55,7 +55,9 @@ def test_a_changed_answer_is_reported_and_fails(tmp_path: Path, capsys: pytest.C
     assert conformance.main(["--oracles", str(tmp_path), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     total = len(document["order"])
-    assert printed["sections"] == {"versions.order": {"agree": total - 1, "total": total, "known": 0, "apart": 0}}
+    assert printed["sections"] == {
+        "versions.order": {"agree": total - 1, "total": total, "known": 0, "apart": 0}
+    }
     assert [entry["section"] for entry in printed["disagreements"]] == ["versions.order"]
     assert "versions.sorted" in printed["skipped"]
     assert "parse" in printed["skipped"]

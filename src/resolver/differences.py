@@ -12,21 +12,41 @@ if TYPE_CHECKING:
     from .model import Dag, Node
 
 
-def differences(best: Node, other: Node, dag: Dag) -> tuple[Difference, ...]:
-    """Return the visible differences along the link and run edges, breadth first.
+class Comparison:
+    """Compares other builds of a package with the one that was chosen.
 
-    () means that the two differ only in what is not visible there: build dependencies, the recipe, or the build
-    environment. Pages record no edges: only the nodes themselves are compared.
+    Args:
+        best: the chosen node.
+        dag: look-up of nodes.
     """
-    found = list(_attributes(best, other, dag))
-    mine, theirs = _below(best, dag), _below(other, dag)
-    for name in dict.fromkeys((*mine, *theirs)):
-        one, two = mine.get(name), theirs.get(name)
-        if one is None or two is None:
-            found.append(Difference(name, "dependency", _present(two), _present(one)))
-        elif one.hash != two.hash:
-            found += _attributes(one, two, dag)
-    return tuple(found)
+
+    def __init__(self, best: Node, dag: Dag) -> None:
+        self._best, self._dag = best, dag
+        self._mine = _below(best, dag)
+        self._known: dict[tuple[str, str], tuple[Difference, ...]] = {}
+
+    def differences(self, other: Node) -> tuple[Difference, ...]:
+        """Return the visible differences along the link and run edges, breadth first.
+
+        () means that the two differ only in what is not visible there: build dependencies, the recipe, or the build
+        environment. Pages record no edges: only the nodes themselves are compared.
+        """
+        mine, theirs = self._mine, _below(other, self._dag)
+        found = list(_attributes(self._best, other, self._dag))
+        for name in dict.fromkeys((*mine, *theirs)):
+            one, two = mine.get(name), theirs.get(name)
+            if one is None or two is None:
+                found.append(Difference(name, "dependency", _present(two), _present(one)))
+            elif one.hash != two.hash:
+                found += self._between(one, two)
+        return tuple(found)
+
+    def _between(self, one: Node, two: Node) -> tuple[Difference, ...]:
+        """Return the differences of two dependencies; other builds have the same ones."""
+        key = (one.hash, two.hash)
+        if key not in self._known:
+            self._known[key] = tuple(_attributes(one, two, self._dag))
+        return self._known[key]
 
 
 def _present(node: Node | None) -> str:
@@ -38,12 +58,13 @@ def _below(root: Node, dag: Dag) -> dict[str, Node]:
     found: dict[str, Node] = {}
     waiting, seen = [root], {root.hash}
     for node in waiting:  # grows while it is walked: breadth first
-        for edge in node.closure_edges():
-            child = dag.get(edge.hash)
-            if child is not None and edge.hash not in seen:
+        for edge in node.edges:
+            if edge.in_closure and edge.hash not in seen:
                 seen.add(edge.hash)
-                waiting.append(child)
-                found.setdefault(child.name, child)
+                child = dag.get(edge.hash)
+                if child is not None:
+                    waiting.append(child)
+                    found.setdefault(child.name, child)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..values import frozen
-from .differences import differences
+from .differences import Comparison
 from .resolution import Artifact, Other, Rejection, Root
 from .rules.context import Context
 from .rules.gates import CLOSURE_GATES, OWN_GATES, libc_of
@@ -157,16 +157,19 @@ def vectors(evaluation: Evaluation, only: frozenset[str]) -> dict[str, tuple[int
 
     K11, K14 and K16 are no numbers: their place in the sorted list of the pool stands for them.
     """
+    evaluation.pool.compared = evaluation.pool.accepted
     found: dict[str, list[int]] = {hash_: [] for hash_ in only}
     for _, build in evaluation.measures():
         measure = build()
         values = {r.node.hash: measure(r)[0] for r in evaluation.pool.accepted}
         if not all(isinstance(value, int) for value in values.values()):
-            place: list[Any] = []
-            for value in sorted(values.values()):
-                if not place or place[-1] != value:
-                    place.append(value)
-            values = {hash_: place.index(value) for hash_, value in values.items()}
+            places: dict[str, int] = {}
+            last: Any = None
+            at = -1
+            for value, hash_ in sorted((value, hash_) for hash_, value in values.items()):
+                at, last = (at, last) if value == last else (at + 1, value)
+                places[hash_] = at
+            values = places
         for hash_, numbers in found.items():
             numbers.append(values[hash_])
     return {hash_: tuple(numbers) for hash_, numbers in found.items()}
@@ -276,6 +279,7 @@ def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
     for code, build in evaluation.measures():
         if len(survivors) == 1 and not full and keys:
             break  # the rest cannot decide
+        pool.compared = survivors
         measure = build()
         values: list[tuple[Any, str, Record]] = [(*measure(record), record) for record in survivors]
         best = measure(picked)[0] if picked else min(value for value, _, _ in values)
@@ -313,10 +317,11 @@ def _compared(ranking: Ranking, dag: Dag) -> tuple[Other, ...]:
     if ranking.best is None:
         return ()
     found = []
+    against = Comparison(ranking.best.node, dag)
     for number, other in enumerate(ranking.others):
         record = dag.record(other.artifact.hash)
         if record is not None and (number < _COMPARED or other.worse_by in _TWIN_KEYS):
-            other = other.with_differences(differences(ranking.best.node, record.node, dag))
+            other = other.with_differences(against.differences(record.node))
         found.append(other)
     return tuple(found)
 

@@ -8,6 +8,7 @@ from ..closure import Closure, closure_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from ..model import Dag, Host, Node
     from ..spec.values import Spec
@@ -52,6 +53,7 @@ class Context:
         policy: settings.
         prefix_exists: tells whether an external's prefix is on this machine; None when it must not be tested
             because the answer is for another host.
+        walked: closures by hash that contexts over the same `dag` share; None for its own.
     """
 
     def __init__(
@@ -61,11 +63,15 @@ class Context:
         dag: Dag,
         policy: Policy | None = None,
         prefix_exists: Callable[[str], bool] | None = None,
+        walked: dict[str, Closure] | None = None,
     ) -> None:
         self.spec, self.host, self.dag = spec, host, dag
         self.policy = policy if policy is not None else Policy()
         self.prefix_exists = prefix_exists
-        self._closures: dict[str, Closure] = {}
+        self._closures: dict[str, Closure] = {} if walked is None else walked
+        self._dependencies: dict[str, tuple[Node, ...]] = {}
+        #: What a gate found out about a closure node, by gate and hash: candidates share most of their nodes.
+        self.judged: dict[str, dict[str, Any]] = {}
         #: Hashes that the prefix of a ``/hash`` request fits, when they are several; `rank` sets it.
         self.ambiguous: tuple[str, ...] = ()
 
@@ -78,3 +84,12 @@ class Context:
         if node.hash not in self._closures:
             self._closures[node.hash] = closure_of(node, self.dag)
         return self._closures[node.hash]
+
+    def dependencies(self, node: Node) -> tuple[Node, ...]:
+        """Return the closure of a candidate without itself and without externals; () for pages, which record none."""
+        found = self._dependencies.get(node.hash)
+        if found is None:
+            records = () if node.partial else self.closure(node).records
+            found = tuple([record.node for record in records if record.node.hash != node.hash])
+            self._dependencies[node.hash] = found
+        return found

@@ -84,18 +84,24 @@ def system(record: Record, context: Context) -> Iterator[Mismatch]:
 
 def closure_targets(record: Record, context: Context) -> Iterator[Mismatch]:
     """G10 for the rest of the closure."""
-    for node in _dependencies(record, context):
-        if _target_problem(node, context.host.target):
-            yield Mismatch(
-                "target-dep", f"{label(node)} needs {node.target}", _target_need(context.host.target)
-            )
+    judged, host = context.judged.setdefault("target", {}), context.host.target
+    for node in context.dependencies(record.node):
+        problem = judged.get(node.hash)
+        if problem is None:
+            problem = judged[node.hash] = _target_problem(node, host)
+        if problem:
+            yield Mismatch("target-dep", f"{label(node)} needs {node.target}", _target_need(host))
             return
 
 
 def closure_systems(record: Record, context: Context) -> Iterator[Mismatch]:
     """G11 for the rest of the closure: its newest libc decides."""
-    for node in _dependencies(record, context):
-        for problem in _system(node, context):
+    judged = context.judged.setdefault("system", {})
+    for node in context.dependencies(record.node):
+        problems = judged.get(node.hash)
+        if problems is None:
+            problems = judged[node.hash] = tuple(_system(node, context))
+        for problem in problems:
             yield Mismatch(problem.code, f"{problem.have} (of {label(node)})", problem.need)
             return
 
@@ -145,15 +151,6 @@ def libc_of(node: Node, dag: Dag) -> Libc | None:
     if node.partial and node.platform == "linux":
         return inferred_libc(node.os)
     return None
-
-
-def _dependencies(record: Record, context: Context) -> Iterator[Node]:
-    """The candidate's link and run closure without itself; empty for pages, which record none."""
-    if record.node.partial:
-        return
-    for child in context.closure(record.node).records:
-        if child.node.hash != record.node.hash:
-            yield child.node
 
 
 def _target_problem(node: Node, host_target: str) -> str:

@@ -8,15 +8,15 @@ order of KEYS is the order of preference. Rules and reasons: docs/semantics.md, 
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, cached_property
 
-from ...values import frozen
 from .. import targets
 from ..closure import LIBC_NAMES
 from ..host.libc_table import inferred_libc
 from ..spec.matching import display_compiler, modern_compiler
 from ..spec.versions import parse_version, version_class
 from .gates import MACOS, distribution, libc_of
+from .python_order import pep440_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _INTERPRETERS = {"py-": "python", "perl-": "perl", "r-": "r", "lua-": "lua", "ruby-": "ruby"}
 _RUNTIMES = ("gcc-runtime", "intel-oneapi-runtime")
+_UNRANKED = frozenset((*_RUNTIMES, *LIBC_NAMES))
 _PEP440_PRE = re.compile(
     r"\d(\.\d+)*[._-]?(a|b|c|rc|alpha|beta|pre|preview)[._-]?\d*([._-]?dev\d*)?$|[._-]?dev\d*$"
 )
@@ -69,18 +70,64 @@ class Usual:
         return self._known[name]
 
 
-@frozen
 class Pool:
-    """The candidates that compete, and the usual variants of every package in the sources (for K3, K9)."""
+    """The candidates that compete, and what several keys need to know about all of them.
 
-    context: Context
-    accepted: tuple[Record, ...]
-    usual: Usual
+    Args:
+        context: request, host, specs.
+        accepted: the candidates; ranks count these and no others.
+        usual: the usual variants of every package in the sources (K3, K9).
+    """
 
-    def dependencies(self, record: Record) -> list[Node]:
+    def __init__(self, context: Context, accepted: tuple[Record, ...], usual: Usual) -> None:
+        self.context, self.accepted, self.usual = context, accepted, usual
+        #: Those that the keys before could not tell apart; K9 need not look at what all of them share.
+        self.compared: Sequence[Record] = accepted
+        self._ranked: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def dependencies(self, record: Record) -> tuple[Node, ...]:
         """Return the link and run closure without the root and without externals."""
-        closure = self.context.closure(record.node)
-        return [r.node for r in closure.records if r.node.hash != record.node.hash]
+        return self.context.dependencies(record.node)
+
+    def ranked(self, record: Record) -> tuple[tuple[str, str], ...]:
+        """Return (name, version) of the dependencies whose versions count: no runtimes, no libc."""
+        found = self._ranked.get(record.node.hash)
+        if found is None:
+            nodes = self.context.dependencies(record.node)
+            found = tuple([(node.name, node.version) for node in nodes if node.name not in _UNRANKED])
+            self._ranked[record.node.hash] = found
+        return found
+
+    @cached_property
+    def dependency_ranks(self) -> dict[tuple[str, str], int]:
+        """The rank of each dependency's version among those of its package; pre-releases and infinity versions last."""
+        groups: dict[str, set[str]] = {}
+        for pair in {pair for record in self.accepted for pair in self.ranked(record)}:
+            groups.setdefault(pair[0], set()).add(pair[1])
+        ranks: dict[tuple[str, str], int] = {}
+        for name, texts in groups.items():
+            order = {text: _class_then_newest(text) for text in texts}
+            place = _ranks(order.values())
+            ranks.update(((name, text), place[value]) for text, value in order.items())
+        return ranks
+
+    @cached_property
+    def root_versions(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """K1 and K2 of each (name, version) of a candidate.
+
+        Python packages go by PEP 440 when it can read all of their versions, else all by Spack's order. A virtual root
+        has candidates of several packages: versions of each are ranked apart.
+        """
+        groups: dict[str, set[str]] = {}
+        for record in self.accepted:
+            groups.setdefault(record.node.name, set()).add(record.node.version)
+        waived = self.context.spec.names_one_version()
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for name, texts in groups.items():
+            order = _version_order(name, texts, waived)
+            place = _ranks(order.values())
+            found.update(((name, text), (value[0], place[value])) for text, value in order.items())
+        return found
 
 
 def complete(pool: Pool) -> Measure:
@@ -95,9 +142,10 @@ def complete(pool: Pool) -> Measure:
 
 def version_classes(pool: Pool) -> Measure:
     """K1: final, then pre-release, then development and git versions; waived when the query names such a one."""
+    known = pool.root_versions
 
     def measure(record: Record) -> Value:
-        value = _class(record.node, pool)
+        value = known[record.node.name, record.node.version][0]
         return (value, f"{record.node.version} ({('final', 'pre-release', 'development')[value]})")
 
     return measure
@@ -105,20 +153,8 @@ def version_classes(pool: Pool) -> Measure:
 
 def versions(pool: Pool) -> Measure:
     """K2: newest version."""
-    groups: dict[str, list[tuple[int, _Descending]]] = {}
-    for r in (
-        pool.accepted
-    ):  # a virtual root has candidates of several packages: versions of each are ranked apart
-        value = (_class(r.node, pool), _Descending(parse_version(r.node.version)))
-        groups.setdefault(r.node.name, []).append(value)
-    rank = {name: _ranks(values) for name, values in groups.items()}
-
-    def measure(record: Record) -> Value:
-        node = record.node
-        at = (_class(node, pool), _Descending(parse_version(node.version)))
-        return (rank[node.name][at], node.version)
-
-    return measure
+    known = pool.root_versions
+    return lambda record: (known[record.node.name, record.node.version][1], record.node.version)
 
 
 def root_variants(pool: Pool) -> Measure:
@@ -148,20 +184,22 @@ def os_tier(pool: Pool) -> Measure:
 def libc(pool: Pool) -> Measure:
     """K4b: the newest libc that the host can serve."""
 
+    judged: dict[str, Version | None] = {}
+
+    def own(node: Node) -> Version | None:
+        if node.hash not in judged:
+            value = libc_of(node, pool.context.dag)
+            judged[node.hash] = parse_version(value.version) if value else None
+        return judged[node.hash]
+
     def newest(record: Record) -> Version | None:
-        found = (libc_of(node, pool.context.dag) for node in (record.node, *pool.dependencies(record)))
-        known = [parse_version(value.version) for value in found if value]
+        versions = {own(node) for node in (record.node, *pool.dependencies(record))}
+        known = [version for version in versions if version is not None]
         if not known and (guess := inferred_libc(record.node.os)):
             known = [parse_version(guess.version)]
         return max(known) if known else None
 
-    rank = _ranks(_newest_first(newest(record)) for record in pool.accepted)
-
-    def measure(record: Record) -> Value:
-        value = newest(record)
-        return (rank[_newest_first(value)], f"libc {value}" if value else "no libc")
-
-    return measure
+    return _by_newest(pool, newest, lambda value: f"libc {value}" if value else "no libc")
 
 
 def interpreter(pool: Pool) -> Measure:
@@ -221,15 +259,14 @@ def compiler_version(pool: Pool) -> Measure:
         own = display_compiler(record.node, pool.context.dag)
         return parse_version(own[1]) if own else None
 
-    rank = _ranks(_newest_first(v) for r in pool.accepted if (v := version(r)) is not None)
+    found = {record.node.hash: version(record) for record in pool.accepted}
+    rank = _ranks(_newest_first(value) for value in set(found.values()) if value is not None)
 
     def measure(record: Record) -> Value:
-        value = version(record)
-        return (
-            (rank[_newest_first(value)], f"compiler {value}")
-            if value is not None
-            else (0, "no compiled code")
-        )
+        value = found[record.node.hash]
+        if value is None:
+            return (0, "no compiled code")
+        return (rank[_newest_first(value)], f"compiler {value}")
 
     return measure
 
@@ -253,11 +290,11 @@ def providers(pool: Pool) -> Measure:
 
 
 def dependency_variants(pool: Pool) -> Measure:
-    """K9: as K3, for the other closure nodes."""
+    """K9: as K3, for the other closure nodes that are not the same for all."""
     everywhere = _shared_hashes(pool)
 
     def measure(record: Record) -> Value:
-        # What all candidates share cannot decide, and need not be compared with the whole index.
+        # What all of them share cannot decide, and to know its usual variants would take the whole index.
         found = [
             _unusual(n, pool, frozenset()) for n in pool.dependencies(record) if n.hash not in everywhere
         ]
@@ -268,10 +305,10 @@ def dependency_variants(pool: Pool) -> Measure:
 
 def dependency_versions(pool: Pool) -> Measure:
     """K10: the newest dependencies, as a sum of ranks."""
-    rank = _dependency_ranks(pool)
+    rank = pool.dependency_ranks
 
     def measure(record: Record) -> Value:
-        total = sum(rank[_version_key(node)] for node in _ranked(record, pool))
+        total = sum([rank[pair] for pair in pool.ranked(record)])
         return (total, f"sum of dependency version ranks {total}")
 
     return measure
@@ -279,10 +316,10 @@ def dependency_versions(pool: Pool) -> Measure:
 
 def dependency_vector(pool: Pool) -> Measure:
     """K11: of equal sums, the one that is newer in the first name."""
-    rank = _dependency_ranks(pool)
+    rank = pool.dependency_ranks
 
     def measure(record: Record) -> Value:
-        vector = sorted((node.name, rank[_version_key(node)], node.version) for node in _ranked(record, pool))
+        vector = sorted([(name, rank[name, version], version) for name, version in pool.ranked(record)])
         return ([[name, number] for name, number, _ in vector], ", ".join(f"{n}@{v}" for n, _, v in vector))
 
     return measure
@@ -309,13 +346,7 @@ def runtimes(pool: Pool) -> Measure:
         found = [parse_version(n.version) for n in pool.dependencies(record) if n.name in _RUNTIMES]
         return max(found) if found else None
 
-    rank = _ranks(_newest_first(newest(record)) for record in pool.accepted)
-
-    def measure(record: Record) -> Value:
-        value = newest(record)
-        return (rank[_newest_first(value)], f"runtime {value}" if value else "no runtime")
-
-    return measure
+    return _by_newest(pool, newest, lambda value: f"runtime {value}" if value else "no runtime")
 
 
 def spec_age(pool: Pool) -> Measure:  # noqa: ARG001 -- every key has this signature
@@ -378,18 +409,18 @@ KEYS: tuple[tuple[str, str, Callable[[Pool], Measure]], ...] = (
 
 
 class _Descending:
-    """A version in reversed order, so that newest sorts first."""
+    """A version (or one of PEP 440) in reversed order, so that newest sorts first."""
 
     __slots__ = ("version",)
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Any) -> None:
         self.version = version
 
     def __lt__(self, other: _Descending) -> bool:
-        return other.version < self.version
+        return bool(other.version < self.version)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Descending) and self.version == other.version
+        return isinstance(other, _Descending) and bool(self.version == other.version)
 
     def __hash__(self) -> int:
         return hash(self.version)
@@ -405,14 +436,35 @@ def _ranks(values: Iterable[Any]) -> dict[Any, int]:
     return {value: number for number, value in enumerate(sorted(set(values)))}
 
 
-def _class(node: Node, pool: Pool) -> int:
-    """K1 class of a node's version; 0 for all when the query itself names such a version."""
-    if pool.context.spec.names_one_version():
-        return 0
-    value = version_class(parse_version(node.version))
-    if value == 0 and node.name.startswith("py-") and _PEP440_PRE.search(node.version):
-        return 1
-    return value
+def _by_newest(
+    pool: Pool, version: Callable[[Record], Version | None], text: Callable[[Version | None], str]
+) -> Measure:
+    """Return the rank of a version of each candidate, newest first and unknown last; each is found once."""
+    found = {record.node.hash: version(record) for record in pool.accepted}
+    rank = _ranks(_newest_first(value) for value in set(found.values()))
+
+    def measure(record: Record) -> Value:
+        value = found[record.node.hash]
+        return (rank[_newest_first(value)], text(value))
+
+    return measure
+
+
+def _version_order(name: str, texts: set[str], waived: bool) -> dict[str, tuple[int, Any]]:
+    """Return (K1 class, sort key with the newest first) of each version of a package; one class when `waived`."""
+    python = pep440_order(texts) if name.startswith("py-") else None
+    if python is not None:
+        return {
+            text: (int(early and not waived), _Descending(value)) for text, (early, value) in python.items()
+        }
+    found: dict[str, tuple[int, Any]] = {}
+    for text in texts:
+        version = parse_version(text)
+        value = version_class(version)
+        if value == 0 and name.startswith("py-") and _PEP440_PRE.search(text):
+            value = 1
+        found[text] = (0 if waived else value, _Descending(version))
+    return found
 
 
 def _unusual(node: Node, pool: Pool, fixed: frozenset[str]) -> Value:
@@ -455,33 +507,13 @@ def _target_order(name: str) -> tuple[Any, ...]:
     return (*first, targets.vendor(name) == "generic", name)
 
 
-def _version_key(node: Node) -> tuple[str, int, _Descending]:
-    return _version_rank(node.name, node.version)
-
-
 @cache
-def _version_rank(name: str, text: str) -> tuple[str, int, _Descending]:
+def _class_then_newest(text: str) -> tuple[int, _Descending]:
     version = parse_version(text)
-    return (name, version_class(version), _Descending(version))
-
-
-def _ranked(record: Record, pool: Pool) -> list[Node]:
-    """Return the dependencies whose versions count: no runtimes, no libc."""
-    skip = (*_RUNTIMES, *LIBC_NAMES)
-    return [node for node in pool.dependencies(record) if node.name not in skip]
-
-
-def _dependency_ranks(pool: Pool) -> dict[tuple[str, int, _Descending], int]:
-    """Rank the versions of each dependency package within the pool; pre-releases and infinity versions last."""
-    groups: dict[str, set[tuple[str, int, _Descending]]] = {}
-    for record in pool.accepted:
-        for node in _ranked(record, pool):
-            key = _version_key(node)
-            groups.setdefault(key[0], set()).add(key)
-    return {key: number for group in groups.values() for number, key in enumerate(sorted(group))}
+    return (version_class(version), _Descending(version))
 
 
 def _shared_hashes(pool: Pool) -> frozenset[str]:
-    """Return the dependencies that every accepted candidate has."""
-    sets = [frozenset(node.hash for node in pool.dependencies(record)) for record in pool.accepted]
+    """Return the dependencies that all candidates have which are still compared."""
+    sets = [frozenset([node.hash for node in pool.dependencies(record)]) for record in pool.compared]
     return frozenset.intersection(*sets) if sets else frozenset()
