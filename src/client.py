@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from .bundling import ExportReport, ImportReport
+    from .fetch.bundle.check import BundleReport
     from .fetch.events import Reporter
     from .fetch.extract import Extraction
     from .fetch.keys import Published
@@ -670,6 +672,9 @@ class AsyncClient(_Base):
             SpecSyntaxError, UsageError: the selection, or a destination of another layout.
             NoUsableMirrorError, StoreError; TrustError, IntegrityError, MirrorError: nothing could be proven.
         """
+        return await self._sync(selection, to, shard=shard, **how)
+
+    async def _sync(self, selection: Selection, to: str, **how: Any) -> SyncReport:
         from . import syncing
 
         selection.check()
@@ -681,9 +686,98 @@ class AsyncClient(_Base):
                 )
             )
         delivery = self._delivery(self._sources)
-        return await syncing.sync(
-            selection, to, self._sources, delivery, o.policy, self._engine(), shard=shard, **how
+        return await syncing.sync(selection, to, self._sources, delivery, o.policy, self._engine(), **how)
+
+    async def bundle_export(
+        self,
+        selection: Selection,
+        to: str,
+        *,
+        volume_size: int | None = None,
+        since: str = "",
+        sign_key: str = "",
+        staging: str = "",
+    ) -> ExportReport:
+        """Write a bundle for removable media.
+
+        Args:
+            selection: as for `sync`. All of one mirror directory is packed as it is; anything else is synced into
+                `staging` first.
+            to: file that ends in ``.bundle``, or directory that gets one.
+            volume_size: most bytes of a volume; None for a single volume.
+            since: path of a receipt of `bundle_import`: only what its mirror lacks is written.
+            sign_key: path of a secret OpenPGP key that signs the bundle, or "".
+            staging: directory that is kept for the next export; "" for one beside `to` that is removed.
+
+        Raises:
+            UsageError, FormatError, ConfigError: an argument cannot be used.
+            StoreError, DigestError, and what `sync` raises.
+        """
+        from anyio import to_thread
+
+        from . import bundling
+
+        pack = partial(
+            bundling.export_directory, to=to, volume_size=volume_size, since=since, sign_key=sign_key
         )
+        mirrors = self.mirrors()
+        whole = selection.is_everything() and len(mirrors) == 1
+        if whole and not staging and bundling.is_mirror_directory(mirrors[0].location):
+            return await to_thread.run_sync(pack, mirrors[0].location)
+        async with bundling.staging_directory(staging, to) as place:
+            report = await self._sync(selection, place)
+            if report.status == "no-candidate":
+                raise UsageError("; ".join(problem.message for problem in report.problems))
+            return await to_thread.run_sync(partial(pack, place, problems=report.problems))
+
+    async def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
+        """Bring the bundles that are this client's mirrors into a mirror directory, those that others continue first.
+
+        Volumes may come in any order, in several calls, and twice. What is lost is a problem of the report.
+
+        Args:
+            to: the directory, made when missing.
+            receipt: file that gets the receipt, besides ``TO/.cachefetch/receipt.json``.
+
+        Raises:
+            NotFoundError, FormatError: a location holds no bundle.
+            TrustError: the bundle is signed, and not by a trusted key.
+            UsageError, StoreError, and what `sync` raises.
+        """
+        from . import bundling, syncing
+
+        everything = syncing.Selection(everything=True)
+        to = syncing.absolute_directory(to)
+        reports = []
+        for mirror, volumes in bundling.bundles_in(self.mirrors()):
+            inner = AsyncClient(
+                [mirror], config=self.options.config, limits=self._limits, reporter=self._reporter
+            )
+            async with inner:
+                source = inner._policies((mirror,))[mirror.name]
+                reports.append(
+                    await bundling.import_bundle(
+                        volumes, to, source, partial(inner._sync, everything), receipt=receipt
+                    )
+                )
+        return tuple(reports)
+
+    async def bundle_verify(self) -> tuple[BundleReport, ...]:
+        """Audit the bundles that are this client's mirrors: volumes, signature, digests.
+
+        Raises:
+            NotFoundError, FormatError: a location holds no bundle.
+            TrustError: a bundle is signed, and not by a trusted key.
+        """
+        from anyio import to_thread
+
+        from . import bundling
+
+        reports = []
+        for mirror, volumes in bundling.bundles_in(self.mirrors()):
+            source = self._policies((mirror,))[mirror.name]
+            reports.append(await to_thread.run_sync(bundling.verify_bundle, volumes, source))
+        return tuple(reports)
 
     async def verify(self, *, repair: bool = False) -> VerifyReport:
         """Audit the first mirror of this client: manifests, signatures, blobs, bindings, keys, index, closure.
@@ -959,6 +1053,18 @@ class Client(_Base):
     def sync(self, selection: Selection, to: str, **options: Any) -> SyncReport:
         """See `AsyncClient.sync`."""
         return self._portal.call(partial(self._async.sync, selection, to, **options))
+
+    def bundle_export(self, selection: Selection, to: str, **options: Any) -> ExportReport:
+        """See `AsyncClient.bundle_export`."""
+        return self._portal.call(partial(self._async.bundle_export, selection, to, **options))
+
+    def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
+        """See `AsyncClient.bundle_import`."""
+        return self._portal.call(partial(self._async.bundle_import, to, receipt=receipt))
+
+    def bundle_verify(self) -> tuple[BundleReport, ...]:
+        """See `AsyncClient.bundle_verify`."""
+        return self._portal.call(self._async.bundle_verify)
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """See `AsyncClient.verify`."""

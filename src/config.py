@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SIGNED = ("required", "if-present", "none")
 LIBC = ("inferred", "recorded")
+#: What every volume of a bundle begins with (`fetch.bundle.format.MAGIC`, which costs start-up time to import).
+_BUNDLE_MARK = b"cachefetch-bundle.json\0"
 SYSTEM_FILE = "/etc/cachefetch/config.toml"
 
 
@@ -134,7 +136,22 @@ def absolute(location: str) -> str:
         location = local_path(location)
     if "://" in location:
         return location.rstrip("/")
-    return os.path.abspath(os.path.expanduser(location))
+    path = os.path.abspath(os.path.expanduser(location))
+    return f"bundle://{path}" if _is_bundle(path) else path
+
+
+def _is_bundle(path: str) -> bool:
+    """Tell whether a path is a volume of a bundle, or a directory that holds volumes and is no mirror."""
+    try:
+        if path.endswith(".bundle"):
+            with open(path, "rb") as file:
+                return file.read(len(_BUNDLE_MARK)) == _BUNDLE_MARK
+        names = set(os.listdir(path))
+    except OSError:
+        return False
+    if names & {"v3", "build_cache"}:
+        return False
+    return any(name.endswith(".bundle") and _is_bundle(os.path.join(path, name)) for name in names)
 
 
 def _shown(location: str) -> str:

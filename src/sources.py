@@ -12,7 +12,16 @@ import time
 
 from .errors import FormatError, NoUsableMirrorError, UsageError
 from .resolver.index.query import PageSource, Specs
-from .resolver.index.readers import CATALOGUE_FILE, LISTS, PAGE_DATA_FILE, Get, Known, Reading, detect
+from .resolver.index.readers import (
+    BUNDLE_SCHEME,
+    CATALOGUE_FILE,
+    LISTS,
+    PAGE_DATA_FILE,
+    Get,
+    Known,
+    Reading,
+    detect,
+)
 from .resolver.resolution import MirrorState
 from .values import changed, frozen
 
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     Steps = Generator["tuple[Get, ...] | Pause", "tuple[Answer, ...]", T]
 
 #: Formats that the fetch engine can fetch binaries from.
-DELIVERS = ("v3",)
+DELIVERS = ("v3", "bundle")
 #: Endings of documents that list binaries and hold none.
 _LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig", f"/{PAGE_DATA_FILE}", f"/{CATALOGUE_FILE}")
 _POLL_S = 0.02
@@ -330,7 +339,7 @@ def _digest(reading: Reading, stored: StoredIndex) -> str:
 
 
 def _remote(mirror: Mirror) -> bool:
-    return "://" in mirror.location
+    return "://" in mirror.location and not mirror.location.startswith(BUNDLE_SCHEME)
 
 
 def gather(readers: Sequence[Reader]) -> Steps[list[Reading]]:

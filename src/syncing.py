@@ -14,7 +14,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from .fetch.limits import Limits
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .resolver.rules.context import Policy
     from .resolver.spec.values import Spec
     from .sources import Sources
+
+    #: Changes what a sync is asked for, knowing what the journal has.
+    Adjust = Callable[[Job, Journal], Job]
 
 
 @frozen
@@ -62,6 +65,10 @@ class Selection:
         if self.specs:
             parse_queries(self.specs)
         _constraints(self)
+
+    def is_everything(self) -> bool:
+        """Return True when nothing is left out."""
+        return self == Selection(everything=True)
 
     def text(self) -> str:
         """Return a text that is equal for equal selections."""
@@ -197,8 +204,13 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
     return Job(wanted, tuple(delivery.values()), needed_by, (*problems, *missing), sources.specs.raw)
 
 
-def state_key(selection: Selection, sources: Sources, delivery: dict[str, Source], version: str) -> str:
-    """Return a digest of all that decides what a sync would do: selection, mirrors, their indexes and policies."""
+def state_key(
+    selection: Selection, sources: Sources, delivery: dict[str, Source], version: str, variant: str = ""
+) -> str:
+    """Return a digest of all that decides what a sync would do: selection, mirrors, their indexes and policies.
+
+    `variant` stands for what else does: the volumes of a bundle that are here.
+    """
     facts = [
         [
             source.mirror,
@@ -210,7 +222,7 @@ def state_key(selection: Selection, sources: Sources, delivery: dict[str, Source
         ]
         for source in delivery.values()
     ]
-    return hashlib.sha256(json.dumps([version, selection.text(), facts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([version, variant, selection.text(), facts]).encode()).hexdigest()
 
 
 def unchanged(key: str, journal: Journal, destination: Destination) -> SyncReport | None:
@@ -282,8 +294,13 @@ async def sync(
     prune: bool = False,
     publish: bool = False,
     wait: bool = False,
+    adjust: Adjust | None = None,
+    variant: str = "",
 ) -> SyncReport:
-    """Sync once; arguments as for `AsyncClient.sync`, with the open sources and the parts of the fetch engine."""
+    """Sync once; arguments as for `AsyncClient.sync`, with the open sources and the parts of the fetch engine.
+
+    `adjust` changes the job, knowing what the journal has; `variant` as for `state_key`.
+    """
     from . import __version__
     from .fetch.mirror.destination import Destination, check_destination, locked
     from .fetch.mirror.execute import How
@@ -303,11 +320,13 @@ async def sync(
         )
     destination = Destination(to, dry_run=dry_run)
     how = How(dry_run=dry_run, check=check, prune=prune, finish=shard is None, copy=not publish)
-    key = state_key(selection, sources, delivery, __version__)
+    key = state_key(selection, sources, delivery, __version__, variant)
     name = f"journal-{shard[0]}-of-{shard[1]}" if shard else "journal"
     if dry_run:
         journal = Journal(destination.own, write=False)
-        return await _run(selection, sources, delivery, policy, engine, destination, journal, how, shard)
+        return await _run(
+            selection, sources, delivery, policy, engine, destination, journal, how, shard, adjust
+        )
     with (
         locked(destination, shared=shard is not None, wait=wait),
         closing(Journal(destination.own, name)) as journal,
@@ -316,7 +335,9 @@ async def sync(
             same = unchanged(key, journal, destination)
             if same is not None:
                 return same
-        report = await _run(selection, sources, delivery, policy, engine, destination, journal, how, shard)
+        report = await _run(
+            selection, sources, delivery, policy, engine, destination, journal, how, shard, adjust
+        )
         if shard is None:
             remember(key, report, journal, destination)
         return report
@@ -332,6 +353,7 @@ async def _run(
     journal: Journal,
     how: How,
     shard: tuple[int, int] | None,
+    adjust: Adjust | None,
 ) -> SyncReport:
     from dataclasses import replace
 
@@ -339,6 +361,8 @@ async def _run(
     from .fetch.mirror.plan import Problem, shard_of
 
     job = make_job(selection, sources, policy, delivery)
+    if adjust:
+        job = adjust(job, journal)
     unusable = tuple(
         Problem("", state.mirror, state.state, f"mirror {state.mirror} is {state.state}: {state.detail}")
         for state in sources.states

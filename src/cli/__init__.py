@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": ("doctor", "check this installation, or say what a URL or directory is"),
     "sync": ("sync", "copy binaries with their closure into a mirror directory"),
     "verify": ("verify", "audit every manifest, signature, blob and index entry of a mirror"),
+    "bundle": ("bundle", "export, import or verify bundles for removable media"),
     "key": ("key", "list, trust, untrust or fetch public keys"),
     "cache": ("cache", "show, clean or check what was fetched"),
     "extract": ("extract", "fetch, verify and unpack one package"),

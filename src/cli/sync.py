@@ -12,9 +12,12 @@ from .report import document, line, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
-    from ..fetch.mirror.plan import SyncReport
+    from ..client import Client
+    from ..fetch.mirror.plan import Problem, SyncReport
     from ..resolver.model import Host
+    from ..syncing import Selection
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec", nargs="*", metavar="SPEC", help="every binary that satisfies it, with closure"
     )
+    parser.add_argument("--to", metavar="DIR", required=True, help="the destination, made when missing")
+    add_selection(parser)
+    work = parser.add_argument_group("how")
+    work.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    work.add_argument("--check", action="store_true", help="hash again what the destination has")
+    work.add_argument("--prune", action="store_true", help="remove blobs that no manifest names")
+    work.add_argument("--wait", action="store_true", help="wait while another sync works on the destination")
+    work.add_argument("--shard", metavar="I/N", help="copy part I of N, without keys and index")
+    work.add_argument(
+        "--publish", action="store_true", help="after all shards: check, write keys and index, copy nothing"
+    )
+    add_mirrors(parser)
+    add_output(parser)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what of which mirrors is copied."""
     parser.add_argument("--all", action="store_true", help="everything that the mirrors hold")
     parser.add_argument(
         "--from",
@@ -31,7 +51,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help="the source; the same as -m; repeatable",
     )
-    parser.add_argument("--to", metavar="DIR", required=True, help="the destination, made when missing")
     choice = parser.add_argument_group("which of them")
     for flag, text in (
         ("--include", "only roots that satisfy SPEC; repeatable"),
@@ -56,42 +75,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--per-host", action="store_true", help="only what `resolve` chooses for this machine"
     )
-    work = parser.add_argument_group("how")
-    work.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
-    work.add_argument("--check", action="store_true", help="hash again what the destination has")
-    work.add_argument("--prune", action="store_true", help="remove blobs that no manifest names")
-    work.add_argument("--wait", action="store_true", help="wait while another sync works on the destination")
-    work.add_argument("--shard", metavar="I/N", help="copy part I of N, without keys and index")
-    work.add_argument(
-        "--publish", action="store_true", help="after all shards: check, write keys and index, copy nothing"
-    )
-    add_mirrors(parser)
-    add_output(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Sync; print the plan and what was done."""
-    from ..syncing import Selection, shard_numbers
+    from ..syncing import shard_numbers
 
     if args.shard and args.publish:
         raise UsageError("--publish comes after the shards, not with one")
     if args.prune and args.shard:
         raise UsageError("--prune needs the whole plan", hint="give it with --publish")
     with reporter_for(args) as reporter, client_from(args, reporter=reporter) as client:
-        hosts = [_host(path) for path in args.host]
-        if args.per_host:
-            hosts.append(client.host())
-        selection = Selection(
-            specs=tuple(args.spec),
-            everything=args.all,
-            include=tuple(args.include),
-            exclude=tuple(args.exclude),
-            targets=_names(args.target),
-            systems=_names(args.os),
-            hosts=tuple(hosts),
-        )
         report = client.sync(
-            selection,
+            selection_from(args, client),
             args.to,
             shard=shard_numbers(args.shard) if args.shard else None,
             dry_run=args.dry_run,
@@ -102,6 +98,24 @@ def execute(args: argparse.Namespace) -> int:
         )
     _print(report, args)
     return report.exit_code
+
+
+def selection_from(args: argparse.Namespace, client: Client) -> Selection:
+    """Return the selection that the options say. Raises HostError, UsageError."""
+    from ..syncing import Selection
+
+    hosts = [_host(path) for path in args.host]
+    if args.per_host:
+        hosts.append(client.host())
+    return Selection(
+        specs=tuple(args.spec),
+        everything=args.all,
+        include=tuple(args.include),
+        exclude=tuple(args.exclude),
+        targets=_names(args.target),
+        systems=_names(args.os),
+        hosts=tuple(hosts),
+    )
 
 
 def _names(values: list[str]) -> tuple[str, ...]:
@@ -136,9 +150,14 @@ def _print(report: SyncReport, args: argparse.Namespace) -> None:
             line(
                 f"done: {done['copied_blobs']} blobs copied, {done['copied_bytes']} bytes; {done['pruned']} removed"
             )
-    for problem in report.problems:
+    say_problems(report.problems)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+
+
+def say_problems(problems: Iterable[Problem]) -> None:
+    """Print a line for each problem on stderr."""
+    for problem in problems:
         needed = f"; needed by {', '.join(problem.needed_by)}" if problem.needed_by else ""
         label = f"{problem.name}/{problem.hash[:7]}" if problem.hash else problem.name
         say(f"problem: {label}: {problem.what}: {problem.message}{needed}")
-    for warning in report.warnings:
-        say(f"warning: {warning}")

@@ -25,6 +25,7 @@ LAYERS = {
     "sources": 3,
     "pins": 3,
     "syncing": 3,
+    "bundling": 3,
     "config": 3,
     "spack_config": 3,
     "config_edit": 3,

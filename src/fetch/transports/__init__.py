@@ -98,6 +98,8 @@ class Reply:
     content_type: str | None
 
 
+#: Schemes that open no socket.
+_LOCAL = ("file", "bundle")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRETS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^?#]*)(\?[^#]*)?(?:#.*)?$", re.S)
 _HOST = re.compile(r"://(?:[^/?#]*@)?([^/?#]*)")
@@ -125,7 +127,7 @@ def host_of(url: str) -> str:
 
 def is_network(url: str) -> bool:
     """Return True when reading `url` opens a socket."""
-    return scheme_of(url) != "file"
+    return scheme_of(url) not in _LOCAL
 
 
 def join(base: str, path: str) -> str:
@@ -146,6 +148,12 @@ def _http(limits: Limits, network: Network) -> Transport:
     return DirectTransport(limits, network)
 
 
+def _bundle(limits: Limits, network: Network) -> Transport:  # noqa: ARG001 - the shape of all makers
+    from .bundle import BundleTransport
+
+    return BundleTransport()
+
+
 def _oci(limits: Limits, network: Network) -> Transport:
     from .oci import OciTransport
 
@@ -157,6 +165,7 @@ _SCHEMES: dict[str, Callable[[Limits, Network], Transport]] = {
     "file": _file,
     "http": _http,
     "https": _http,
+    "bundle": _bundle,
     "oci": _oci,
     "oci+http": _oci,
 }

@@ -28,6 +28,7 @@ SNIFF_SIZE = 4096
 #: Names that tell what a document is, and schemes that tell what a location is.
 CATALOGUE_FILE = "cache_spack_io_index.json"
 PAGE_DATA_FILE = "specs_data.json"
+BUNDLE_SCHEME = "bundle://"
 OCI_SCHEMES = ("oci://", "oci+http://")
 #: What every Spack index begins with, whatever the order of its keys (docs/formats.md, "The index").
 DATABASE_MARK = b'"database"'
@@ -112,7 +113,7 @@ class Reading:
 
 
 #: Reader modules by kind, one file each. A whole mirror is tried in this order; detect.py narrows it by the name.
-FORMATS: tuple[str, ...] = ("v3", "v2", "oci", "page", "pages", "bare", "lock", "spec", "catalogue")
+FORMATS: tuple[str, ...] = ("v3", "v2", "oci", "bundle", "page", "pages", "bare", "lock", "spec", "catalogue")
 #: Kinds that list binaries and hold none: another mirror delivers what they name.
 LISTS: tuple[str, ...] = ("page", "pages", "lock", "spec")
 

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from ....errors import NotFoundError
 from ....values import without_secrets
-from . import CATALOGUE_FILE, FORMATS, OCI_SCHEMES, PAGE_DATA_FILE, Get, Reading, failed, join
+from . import BUNDLE_SCHEME, CATALOGUE_FILE, FORMATS, OCI_SCHEMES, PAGE_DATA_FILE, Get, Reading, failed, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def _by_name(location: str) -> tuple[str, ...]:
     name = location.rpartition("/")[2]
     if location.startswith(OCI_SCHEMES):
         return ("oci",)
+    if location.startswith(BUNDLE_SCHEME):
+        return ("bundle",)
     if name.endswith(".md") or name == PAGE_DATA_FILE:
         return ("page",)
     if name.endswith(".lock"):
@@ -79,7 +81,7 @@ def _by_name(location: str) -> tuple[str, ...]:
         return ("bare", "lock", "spec", "catalogue", "page")
     if "://" in location:
         return _URL_FORMATS  # a URL cannot be listed, and single documents have names that tell
-    return tuple(name for name in FORMATS if name != "oci")
+    return tuple(name for name in FORMATS if name not in ("oci", "bundle"))
 
 
 def _nothing(location: str) -> Reader:

@@ -1,0 +1,272 @@
+"""Bundles, above the fetch layer: export from any source, import into a mirror directory, audit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+
+from .config import absolute
+from .errors import StoreError, UsageError
+from .values import changed, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from typing import Any
+
+    from .config import Mirror
+    from .fetch.bundle.check import BundleReport
+    from .fetch.bundle.read import Volume
+    from .fetch.mirror.plan import Problem, SyncReport
+    from .fetch.model import Source
+
+RECEIPT_NAME = "receipt.json"
+
+
+@frozen
+class ExportReport:
+    """What was exported; `kept` of the volumes were there already, `left` packages the other side has already."""
+
+    bundle: str
+    since: str
+    volumes: tuple[str, ...]
+    kept: int
+    bytes: int
+    packages: int
+    left: int
+    signed: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 9 when something of the source could not be exported."""
+        return 9 if self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/bundle-export/1`` document (docs/schemas/bundle-export-1.json)."""
+        return {
+            "schema": "cachefetch/bundle-export/1",
+            "status": "partial" if self.problems else "ok",
+            "bundle": self.bundle,
+            "since": self.since,
+            "volumes": list(self.volumes),
+            "kept": self.kept,
+            "bytes": self.bytes,
+            "packages": self.packages,
+            "left": self.left,
+            "signed": self.signed,
+            "problems": [problem.to_dict() for problem in self.problems],
+        }
+
+
+@frozen
+class ImportReport:
+    """What was imported: the sync of one bundle, with what is lost among its problems; where the receipt is."""
+
+    bundle: str
+    since: str
+    volumes: int
+    present: tuple[str, ...]
+    signature: str
+    key: str
+    receipt: str
+    sync: SyncReport
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 9 partly done."""
+        return self.sync.exit_code
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ``cachefetch/bundle-import/1`` document (docs/schemas/bundle-import-1.json)."""
+        return {
+            "schema": "cachefetch/bundle-import/1",
+            "status": self.sync.status,
+            "bundle": self.bundle,
+            "since": self.since,
+            "volumes": self.volumes,
+            "present": list(self.present),
+            "signature": self.signature,
+            "key": self.key,
+            "receipt": self.receipt,
+            "plan": self.sync.plan.to_dict(),
+            "done": dict(self.sync.done),
+            "problems": [problem.to_dict() for problem in self.sync.problems],
+            "warnings": list(self.sync.warnings),
+        }
+
+
+def read_small(path: str, what: str) -> bytes:
+    """Return the bytes of a small file. Raises UsageError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
+
+
+def is_mirror_directory(location: str) -> bool:
+    """Tell whether a location is a directory of layout 3, which can be packed as it is."""
+    return "://" not in location and os.path.isdir(os.path.join(location, "v3"))
+
+
+def export_directory(
+    mirror: str,
+    to: str,
+    *,
+    volume_size: int | None,
+    since: str,
+    sign_key: str,
+    problems: Sequence[Problem] = (),
+) -> ExportReport:
+    """Pack a mirror directory.
+
+    Args:
+        mirror: the directory.
+        to: file that ends in ``.bundle``, or a directory.
+        volume_size: most bytes of a volume, None for one volume.
+        since: path of the receipt of the other side, or "".
+        sign_key: path of a secret key, or "".
+        problems: what a sync before this could not bring.
+
+    Raises:
+        UsageError, FormatError, ConfigError, StoreError, DigestError: see `fetch.bundle.write`.
+    """
+    from .fetch.bundle.write import contents_of, read_receipt, signer_from, survey, write_bundle
+
+    sign = signer_from(sign_key) if sign_key else None
+    base, baseline = read_receipt(read_small(since, "receipt"), what=since) if since else ("", frozenset())
+    packing = survey(mirror, baseline)
+    contents = contents_of(packing, volume_size=volume_size, since=base)
+    target = os.path.abspath(os.path.expanduser(to)) + (os.sep if to.endswith(os.sep) else "")
+    done = write_bundle(mirror, contents, target, sign)
+    return ExportReport(
+        done.id,
+        base,
+        done.paths,
+        done.kept,
+        done.bytes,
+        len(packing.packages),
+        packing.left,
+        sign is not None,
+        (*problems, *packing.problems),
+    )
+
+
+@contextlib.asynccontextmanager
+async def staging_directory(given: str, to: str) -> AsyncIterator[str]:
+    """Yield the directory that a sync goes into before it is packed; one that was not given is removed at the end.
+
+    A run that failed leaves it, so that the next one goes on.
+    """
+    if given:
+        yield absolute(given)
+        return
+    from anyio import to_thread
+
+    place = f"{absolute(to)}.staging"
+    yield place
+    await to_thread.run_sync(shutil.rmtree, place, True)
+
+
+def bundles_in(mirrors: Sequence[Mirror]) -> list[tuple[Mirror, list[Volume]]]:
+    """Return the bundles that mirrors name, each once with its volumes, and before those that continue it.
+
+    Raises:
+        NotFoundError, FormatError: there is none.
+        UsageError: no mirror is given.
+    """
+    from .fetch.bundle.read import Bundle, find_bundles
+
+    if not mirrors:
+        raise UsageError("no bundle is named", hint="cachefetch bundle import FILE|DIR... --to MIRROR")
+    found: dict[str, tuple[Mirror, list[Volume]]] = {}
+    for mirror in mirrors:
+        for volumes in find_bundles(mirror.location):
+            path = volumes[0].path
+            one = changed(mirror, name=path, location=f"bundle://{path}")
+            _, mine = found.setdefault(volumes[0].header.id, (one, []))
+            mine += [volume for volume in volumes if volume not in mine]
+    since = {id_: Bundle(volumes).contents.since for id_, (_, volumes) in found.items()}
+    ordered: list[str] = []
+    while rest := [id_ for id_ in found if id_ not in ordered]:
+        ordered.append(next((id_ for id_ in rest if since[id_] not in rest), rest[0]))
+    return [found[id_] for id_ in ordered]
+
+
+async def import_bundle(
+    volumes: Sequence[Volume],
+    to: str,
+    source: Source,
+    run: Callable[..., Awaitable[SyncReport]],
+    *,
+    receipt: str,
+) -> ImportReport:
+    """Bring what is here of one bundle into the mirror directory `to`, and write the receipt.
+
+    Args:
+        volumes: that are here.
+        to: the directory.
+        source: the bundle with its policy and keys.
+        run: syncs from it, see `syncing.sync`.
+        receipt: further file that gets the receipt, or "".
+
+    Raises:
+        TrustError: the bundle's signature is bad, or by a key that is not trusted.
+        UsageError, StoreError, DigestError: see `syncing.sync`, `fetch.bundle.take`.
+    """
+    from dataclasses import replace
+
+    from anyio import to_thread
+
+    from .fetch.bundle.check import check_bundle_signature
+    from .fetch.bundle.read import Bundle
+    from .fetch.bundle.take import Taking
+    from .fetch.bundle.write import receipt_text
+    from .fetch.mirror.destination import Destination, check_destination, locked
+
+    bundle = await to_thread.run_sync(Bundle, volumes)
+    signature, key = check_bundle_signature(bundle, source, time.time())
+    check_destination(to)
+    destination = Destination(to)
+    taking = Taking(bundle, destination)
+    with locked(destination):
+        await to_thread.run_sync(taking.gather)
+    here = ",".join(map(str, sorted(bundle.volumes)))
+    report = await run(to, adjust=taking.adjust, variant=f"{bundle.id} {here}")
+    problems = (*report.problems, *taking.problems())
+    report = replace(report, problems=problems, status="partial" if problems else "ok")
+    text = await to_thread.run_sync(receipt_text, to, bundle.id)
+    destination.write(os.path.join(destination.own, RECEIPT_NAME), text)
+    if receipt:
+        _write(receipt, text)
+    return ImportReport(
+        bundle.id,
+        bundle.contents.since,
+        bundle.header.volumes,
+        tuple(bundle.volumes[number].path for number in sorted(bundle.volumes)),
+        signature,
+        key,
+        receipt or os.path.join(destination.own, RECEIPT_NAME),
+        report,
+    )
+
+
+def verify_bundle(volumes: Sequence[Volume], source: Source) -> BundleReport:
+    """Audit what is here of one bundle. Raises TrustError, FormatError."""
+    from .fetch.bundle.check import check_bundle
+    from .fetch.bundle.read import Bundle
+
+    return check_bundle(Bundle(volumes), source, time.time())
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}", context={"path": path}) from error

@@ -1,0 +1,255 @@
+"""Read a bundle where it lies: find its volumes, and any file in them, without unpacking (synchronous I/O)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ...errors import FormatError, MirrorError, NotFoundError, UsageError
+from ..verify.openpgp import is_signed, split_cleartext
+from .format import (
+    BLOCK,
+    HEADER_NAME,
+    LIST_NAME,
+    MAGIC,
+    MAX_HEADER_SIZE,
+    SUFFIX,
+    Header,
+    padding,
+    read_header,
+    read_list,
+    read_member_header,
+    volume_bytes,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from typing import BinaryIO
+
+    from .format import Contents, Entry
+
+SCHEME = "bundle://"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume file: its path, its header, the header's text as it stands (maybe signed), where its data starts."""
+
+    path: str
+    header: Header
+    text: bytes
+    data_start: int
+
+
+class Bundle:
+    """A bundle and those of its volumes that are here.
+
+    Attributes:
+        header: of one of the volumes; `header.id` names the bundle.
+        contents: what the whole bundle holds.
+        volumes: the volumes that are here, by number.
+        short: numbers of volumes that are here and too short or too long; they are not in `volumes`.
+    """
+
+    def __init__(self, volumes: Sequence[Volume]) -> None:
+        first = volumes[0]
+        self.header = first.header
+        self.contents: Contents = _read_list(first)
+        self.volumes: dict[int, Volume] = {}
+        self.short: dict[int, Volume] = {}
+        for volume in volumes:
+            number = volume.header.volume
+            whole = os.path.getsize(volume.path) == volume_bytes(self.contents, number, volume.data_start)
+            (self.volumes if whole else self.short).setdefault(number, volume)
+        self._entries: Mapping[str, Entry] = {entry.file.path: entry for entry in self.contents.entries}
+
+    @property
+    def id(self) -> str:
+        """The bundle's name: the sha256 of its list."""
+        return self.header.id
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the volumes that are not here, or not whole."""
+        return tuple(n for n in range(1, self.header.volumes + 1) if n not in self.volumes)
+
+    def find(self, path: str) -> Entry | None:
+        """Return the entry of a file of the mirror, None when the bundle does not hold it."""
+        return self._entries.get(path)
+
+    def lacking(self, entry: Entry) -> tuple[int, ...]:
+        """Return the volumes that are needed for a file and not here."""
+        needed = {piece.volume for piece in entry.pieces}
+        return tuple(sorted(number for number in needed if number and number not in self.volumes))
+
+    def require(self, path: str) -> Entry:
+        """Return the entry of a file that can be read.
+
+        Raises:
+            NotFoundError: the bundle does not hold it.
+            MirrorError: its volume is not here (code "volume-missing").
+        """
+        entry = self.find(path)
+        context = {"bundle": self.id, "file": path}
+        if entry is None:
+            raise NotFoundError(f"{path} is not in the bundle {self.name}", context=context)
+        if lacking := self.lacking(entry):
+            error = MirrorError(  # it exists, so it is not "not found"
+                f"{path} is in {self.volume_text(lacking)} of the bundle {self.name}, which is not here",
+                hint="put the volume beside the others",
+                context={**context, "volumes": list(lacking)},
+            )
+            error.code = "volume-missing"
+            raise error
+        return entry
+
+    def volume_text(self, numbers: Sequence[int]) -> str:
+        """Return ``volume 3 of 4``, or ``volumes 2 and 3 of 4``."""
+        words = " and ".join(str(number) for number in numbers)
+        return f"volume{'s' if len(numbers) > 1 else ''} {words} of {self.header.volumes}"
+
+    @property
+    def name(self) -> str:
+        """The file name of a volume that is here, for messages."""
+        known = self.volumes or self.short
+        return os.path.basename(known[min(known)].path)
+
+    def chunks(self, entry: Entry, offset: int = 0, *, volume: int = 0) -> Generator[bytes, None, None]:
+        """Yield the bytes of a file from `offset` on; what stands in every volume is read from `volume` if given.
+
+        The digest is the caller's to check. Raises FormatError, OSError.
+        """
+        start = 0
+        for number, piece in enumerate(entry.pieces):
+            skip = min(max(0, offset - start), piece.length)
+            if skip < piece.length:
+                yield from self.piece(entry, number, skip, volume=volume)
+            start += piece.length
+
+    def piece(
+        self, entry: Entry, number: int, skip: int = 0, *, volume: int = 0
+    ) -> Generator[bytes, None, None]:
+        """Yield the bytes of one piece of a file."""
+        piece = entry.pieces[number]
+        place = self.volumes[piece.volume or volume or min(self.volumes)]
+        with open(place.path, "rb") as file:
+            file.seek(place.data_start + piece.offset + skip)
+            left = piece.length - skip
+            while left:
+                data = file.read(min(_CHUNK, left))
+                if not data:
+                    raise FormatError(f"{place.path} ends too early", context={"file": place.path})
+                left -= len(data)
+                yield data
+
+    def read(self, path: str) -> bytes:
+        """Return a small file whole. Raises NotFoundError, MirrorError."""
+        return b"".join(self.chunks(self.require(path)))
+
+
+def open_bundle(location: str) -> Bundle:
+    """Open the bundle that one of its volumes, or the directory with its volumes, names.
+
+    Args:
+        location: a path, or the same as ``bundle://PATH``. Beside a volume the others are found by what they hold,
+            whatever their names.
+
+    Raises:
+        NotFoundError: there is nothing.
+        FormatError: it is no bundle, or a damaged one.
+        UsageError: a directory with volumes of several bundles.
+    """
+    found = find_bundles(location)
+    if len(found) > 1:
+        names = ", ".join(os.path.basename(volumes[0].path) for volumes in found)
+        raise UsageError(
+            f"{_path(location)} holds volumes of {len(found)} bundles: {names}",
+            hint="name a volume of the one that is meant",
+        )
+    return Bundle(found[0])
+
+
+def find_bundles(location: str) -> list[list[Volume]]:
+    """Return the volumes of every bundle in a directory, or of the one that a file belongs to; errors as above."""
+    path = _path(location)
+    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    try:
+        own = None if os.path.isdir(path) else read_volume(path)
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"{path} does not exist", context={"path": path}) from None
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read: {error.strerror}", context={"path": path}) from error
+    groups: dict[str, list[Volume]] = {own.header.id: [own]} if own else {}
+    for name in names:
+        other = os.path.join(directory, name)
+        if name.endswith(SUFFIX) and other != path:
+            volume = _volume_or_none(other)
+            if volume and (own is None or volume.header.id == own.header.id):
+                groups.setdefault(volume.header.id, []).append(volume)
+    if not groups:
+        raise FormatError(
+            f"{path} holds no bundle",
+            hint=f"a bundle is what `cachefetch bundle export` writes, files that end in {SUFFIX}",
+            context={"path": path},
+        )
+    return list(groups.values())
+
+
+def is_volume(path: str) -> bool:
+    """Tell by its first bytes whether a file is a volume of a bundle."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def read_volume(path: str) -> Volume:
+    """Read the header of a volume. Raises FormatError, OSError."""
+    with open(path, "rb") as file:
+        size = read_member_header(_exactly(file, BLOCK, path), HEADER_NAME, what=path)
+        if size > MAX_HEADER_SIZE:
+            raise FormatError(f"{path}: a header of {size} bytes is refused", context={"file": path})
+        text = _exactly(file, size, path)
+        _exactly(file, padding(size), path)
+        plain = split_cleartext(text, what=path).text if is_signed(text) else text
+        header = read_header(plain, what=path)
+        listed = read_member_header(_exactly(file, BLOCK, path), LIST_NAME, what=path)
+        if listed != header.list_size:
+            raise FormatError(f"{path}: its list is not the one of its header", context={"file": path})
+        start = file.tell() + listed + padding(listed)
+    return Volume(path, header, text, start)
+
+
+def _volume_or_none(path: str) -> Volume | None:
+    try:
+        return read_volume(path) if is_volume(path) else None
+    except (FormatError, OSError):
+        return None
+
+
+def _read_list(volume: Volume) -> Contents:
+    with open(volume.path, "rb") as file:
+        file.seek(volume.data_start - padding(volume.header.list_size) - volume.header.list_size)
+        data = _exactly(file, volume.header.list_size, volume.path)
+    return read_list(data, volume.header, what=volume.path)
+
+
+def _exactly(file: BinaryIO, size: int, path: str) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise FormatError(
+            f"{path} ends after {file.tell()} bytes: it is no whole volume of a bundle",
+            hint="copy the volume again",
+            context={"file": path},
+        )
+    return data
+
+
+def _path(location: str) -> str:
+    return os.path.abspath(location.removeprefix(SCHEME))

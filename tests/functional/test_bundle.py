@@ -1,0 +1,297 @@
+"""`cachefetch bundle`: what goes out on one side comes in on the other, whatever happens to the volumes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pysequoia
+import pytest
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, ROOT, Done
+from tests.functional.test_sync import SIGNED, files, sync, tarball_of, verified
+from tests.tools.mirrors import make_node, write_index, write_package
+
+Cli = Callable[..., Done]
+QUERY = "py-multidict@6.1.0"
+SIZE = "420K"
+
+
+def exported(cli: Cli, source: Path | str, to: Path, *words: object) -> Any:
+    done = cli("bundle", "export", "--from", source, "--to", to, *words, "--json")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def imported(cli: Cli, *words: object, code: int = 0, policy: tuple[str, ...] = ("--key", KEY)) -> Any:
+    done = cli("bundle", "import", *words, *policy, "--json")
+    assert done.code == code, done.err
+    return done.json
+
+
+@pytest.fixture
+def volumes(cli: Cli, tmp_path: Path) -> list[Path]:
+    """Return the volumes of all of v3-signed."""
+    done = exported(cli, SIGNED, tmp_path / "media/all.bundle", "--volume-size", SIZE)
+    paths = [Path(path) for path in done["volumes"]]
+    assert len(paths) == 3
+    assert all(path.stat().st_size <= 420_000 for path in paths)
+    return paths
+
+
+def test_export_and_import_give_what_a_direct_sync_gives(cli: Cli, tmp_path: Path) -> None:
+    assert sync(cli, "--all", source=SIGNED, to=tmp_path / "direct").code == 0
+    exported(cli, SIGNED, tmp_path / "all.bundle")
+    done = imported(cli, tmp_path / "all.bundle", "--to", tmp_path / "carried")
+    assert (done["status"], done["volumes"], done["problems"]) == ("ok", 1, [])
+    assert files(tmp_path / "carried") == files(tmp_path / "direct")
+    assert verified(cli, tmp_path / "carried")["status"] == "ok"
+
+
+def test_only_the_difference_is_carried_and_the_result_is_that_of_a_direct_sync(
+    cli: Cli, tmp_path: Path
+) -> None:
+    here, there, direct = tmp_path / "here", tmp_path / "there", tmp_path / "direct"
+    assert sync(cli, QUERY, source=SIGNED, to=here).code == 0
+    first = exported(cli, here, tmp_path / "first.bundle")
+    receipt = tmp_path / "receipt.json"
+    imported(cli, tmp_path / "first.bundle", "--to", there, "--receipt", receipt)
+    assert files(there) == files(here)
+    assert sync(cli, "hdf5", source=SIGNED, to=here).code == 0  # the change
+    second = exported(cli, here, tmp_path / "second.bundle", "--since", receipt)
+    assert (second["since"], second["left"]) == (first["bundle"], first["packages"])
+    names = subprocess.run(
+        ["tar", "tf", str(tmp_path / "second.bundle")], check=True, capture_output=True, text=True
+    ).stdout.split()
+    old = files(there)
+    again = [n for n in names if n in old and ("/spec/" in n or n.startswith("blobs/"))]
+    assert len(again) <= 2  # the keys, which are in every volume
+    done = imported(cli, tmp_path / "second.bundle", "--to", there)
+    assert done["done"]["packages"] == second["packages"] > 0
+    assert files(there) == files(here)
+    assert sync(cli, QUERY, source=SIGNED, to=direct).code == 0
+    assert sync(cli, "hdf5", source=SIGNED, to=direct).code == 0
+    assert files(there) == files(direct)
+    assert verified(cli, there)["status"] == "ok"
+
+
+def test_a_bundle_of_what_changed_needs_the_one_before(cli: Cli, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    assert sync(cli, "zlib", source=SIGNED, to=here).code == 0
+    exported(cli, here, tmp_path / "1.bundle")
+    imported(cli, tmp_path / "1.bundle", "--to", tmp_path / "there", "--receipt", tmp_path / "receipt")
+    assert sync(cli, QUERY, source=SIGNED, to=here).code == 0
+    exported(cli, here, tmp_path / "2.bundle", "--since", tmp_path / "receipt")
+    alone = imported(cli, tmp_path / "2.bundle", "--to", tmp_path / "alone", code=9)
+    lost = [p for p in alone["problems"] if p["what"] == "not-in-bundle"]
+    assert {p["name"] for p in lost} >= {"zlib"}
+    assert "import the bundle" in lost[0]["message"]
+    (tmp_path / "media").mkdir()
+    for name in ("1.bundle", "2.bundle"):
+        shutil.move(tmp_path / name, tmp_path / "media" / name)
+    both = cli("bundle", "import", tmp_path / "media", "--key", KEY, "--to", tmp_path / "both")
+    assert both.code == 0, both.err  # the first one first, whatever the names
+    assert files(tmp_path / "both") == files(here)
+
+
+@pytest.mark.parametrize("order", ["forward", "backward", "twice"])
+def test_volumes_come_in_any_order_and_twice(
+    cli: Cli, tmp_path: Path, volumes: list[Path], order: str
+) -> None:
+    to, desk = tmp_path / "to", tmp_path / "desk"
+    sequence = {"forward": volumes, "backward": volumes[::-1], "twice": [*volumes, *volumes]}[order]
+    for number, volume in enumerate(sequence):
+        desk.mkdir(exist_ok=True)
+        shutil.copy(volume, desk / "renamed.bundle")  # one at a time: no other is at hand
+        done = cli("bundle", "import", desk / "renamed.bundle", "--key", KEY, "--to", to, "--json")
+        assert done.code == (0 if number >= len(volumes) - 1 else 9), done.err
+        assert {p["what"] for p in verified(cli, to)["problems"]} <= {"incomplete"}
+        shutil.rmtree(desk)
+    assert done.json["problems"] == []
+    assert sync(cli, "--all", source=SIGNED, to=tmp_path / "direct").code == 0
+    assert files(to) == files(tmp_path / "direct")
+
+
+def test_a_lost_volume_is_named_with_what_is_in_it(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
+    volumes[1].unlink()
+    audit = cli("bundle", "verify", volumes[0], "--key", KEY, "--json")
+    assert audit.code == 9
+    (lost,) = audit.json["problems"]
+    assert (lost["name"], lost["what"]) == ("volume 2", "volume-missing")
+    assert lost["needed_by"]
+    done = imported(cli, volumes[0], "--to", tmp_path / "to", code=9)
+    (problem,) = [p for p in done["problems"] if p["what"] == "volume-missing"]
+    assert problem["needed_by"] == lost["needed_by"]
+    assert f"volume 2 of {len(volumes)}" in problem["message"]
+
+
+def test_a_cut_or_changed_volume_is_named(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
+    data = volumes[0].read_bytes()
+    volumes[0].write_bytes(data[: len(data) // 2])
+    (cut,) = cli("bundle", "verify", volumes[1], "--key", KEY, "--json").json["problems"]
+    assert (cut["name"], cut["what"], cut["path"]) == ("volume 1", "size-mismatch", str(volumes[0]))
+    changed = bytearray(data)
+    changed[data.rindex(b"\x1f\x8b\x08") + 40] ^= 1  # in the last tarball
+    volumes[0].write_bytes(bytes(changed))
+    (wrong,) = cli("bundle", "verify", volumes[1], "--key", KEY, "--json").json["problems"]
+    assert (wrong["what"], wrong["path"]) == ("digest-mismatch", str(volumes[0]))
+    done = imported(cli, volumes[1], "--to", tmp_path / "to", code=9)
+    assert len(done["problems"]) == 1
+    assert not (tmp_path / "to/.cachefetch/pieces").exists()
+
+
+def test_a_file_larger_than_a_volume_is_divided(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    nodes = [make_node("big"), make_node("small")]
+    write_package(source, nodes[0], bytes(range(256)) * 4000)
+    write_package(source, nodes[1], b"small")
+    write_index(source, *nodes)
+    done = exported(cli, source, tmp_path / "m/x.bundle", "--unsigned", "--volume-size", "350K")
+    paths = [Path(path) for path in done["volumes"]]
+    assert len(paths) == 4
+    assert cli("sync", "--all", "--from", source, "--unsigned", "--to", tmp_path / "direct", "-q").code == 0
+    # All at hand: read across the volumes.
+    imported(cli, paths[0], "--to", tmp_path / "at-once", policy=("--unsigned",))
+    assert files(tmp_path / "at-once") == files(tmp_path / "direct")
+    # One at a time, the last first.
+    for number, path in enumerate(reversed(paths), start=1):
+        alone = tmp_path / "alone" / path.name
+        alone.parent.mkdir(exist_ok=True)
+        shutil.copy(path, alone)
+        code = 0 if number == len(paths) else 9
+        imported(cli, alone, "--to", tmp_path / "to", code=code, policy=("--unsigned",))
+        alone.unlink()
+    assert files(tmp_path / "to") == files(tmp_path / "direct")
+    assert not list((tmp_path / "to/.cachefetch").glob("pieces/*"))
+
+
+def test_a_bundle_is_a_mirror_without_unpacking(cli: Cli, tmp_path: Path) -> None:
+    exported(cli, MIRROR, tmp_path / "x.bundle")
+    for where in (tmp_path / "x.bundle", f"bundle://{tmp_path}/x.bundle", tmp_path):
+        direct = cli("resolve", QUERY, "-m", MIRROR, "--key", KEY, *DEBIAN, "--json").json
+        found = cli("resolve", QUERY, "-m", where, "--key", KEY, *DEBIAN, "--json")
+        assert found.code == 0, found.err
+        assert found.json["roots"][0]["chosen"]["hash"] == direct["roots"][0]["chosen"]["hash"]
+        assert found.json["mirrors"][0]["kind"] == "bundle"
+    done = cli(
+        "fetch", QUERY, "-m", tmp_path / "x.bundle", "--key", KEY, *DEBIAN, "--offline",
+        "--to", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["network_bytes"] == 0
+    assert all(item["verified"]["signature"] == "good" for item in done.json["items"])
+    listed = cli("list", "-m", tmp_path / "x.bundle", "--key", KEY, "--json").json
+    assert len(listed["specs"]) == 18
+
+
+def test_a_package_of_a_volume_that_is_not_here_says_which(
+    cli: Cli, tmp_path: Path, volumes: list[Path]
+) -> None:
+    for volume in volumes[1:]:
+        volume.unlink()
+    done = cli("fetch", "zlib", "-m", volumes[0], "--key", KEY, *DEBIAN)
+    assert done.code == 8
+    assert f"of {len(volumes)} of the bundle" in done.err
+
+
+def test_unpacked_with_tar_it_is_a_mirror_too(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
+    (tmp_path / "out").mkdir()
+    for volume in volumes:
+        subprocess.run(["tar", "xf", str(volume), "-C", str(tmp_path / "out")], check=True)
+    done = cli("verify", tmp_path / "out", "--key", KEY, "--json")
+    assert (done.code, done.json["manifests"]) == (0, 62)
+
+
+def test_the_same_content_gives_the_same_bytes_and_a_cut_export_goes_on(
+    cli: Cli, tmp_path: Path, volumes: list[Path]
+) -> None:
+    before = [path.read_bytes() for path in volumes]
+    volumes[-1].unlink()
+    again = exported(cli, SIGNED, tmp_path / "media/all.bundle", "--volume-size", SIZE)
+    assert again["kept"] == len(volumes) - 1
+    assert [path.read_bytes() for path in volumes] == before
+
+
+def test_a_signed_bundle_needs_the_key_of_its_signer(cli: Cli, tmp_path: Path) -> None:
+    secret = pysequoia.Tsk.generate("Courier <courier@example.org>")
+    (tmp_path / "secret.pgp").write_bytes(bytes(secret))
+    public = tmp_path / "courier.asc"
+    public.write_text(str(secret.extract_certificate()))
+    done = exported(cli, MIRROR, tmp_path / "x.bundle", "--sign-key", tmp_path / "secret.pgp")
+    assert done["signed"]
+    good = imported(
+        cli, tmp_path / "x.bundle", "--to", tmp_path / "to", policy=("--key", KEY, "--key", str(public))
+    )
+    assert (good["signature"], good["key"]) == ("good", secret.extract_certificate().fingerprint.upper())
+    refused = cli("bundle", "import", tmp_path / "x.bundle", "--key", KEY, "--to", tmp_path / "no")
+    assert refused.code == 7
+    assert not (tmp_path / "no/v3").exists()
+    data = (tmp_path / "x.bundle").read_bytes().replace(b'"volumes":1', b'"volumes":2')
+    (tmp_path / "y.bundle").write_bytes(data)
+    (tmp_path / "x.bundle").unlink()
+    changed = cli("bundle", "verify", tmp_path / "y.bundle", "--key", KEY, "--key", public)
+    assert changed.code in (6, 7)
+
+
+def test_a_selection_is_staged_and_then_carried(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        "bundle", "export", "zlib", "--from", SIGNED, "--key", KEY, "--to", tmp_path / "z.bundle", "--json"
+    )
+    assert done.code == 0, done.err
+    assert [path.name for path in tmp_path.iterdir() if "staging" in path.name] == []
+    imported(cli, tmp_path / "z.bundle", "--to", tmp_path / "to")
+    assert sync(cli, "zlib", source=SIGNED, to=tmp_path / "direct").code == 0
+    assert files(tmp_path / "to") == files(tmp_path / "direct")
+
+
+def test_a_damaged_source_blob_is_never_exported(cli: Cli, tmp_path: Path) -> None:
+    source = shutil.copytree(MIRROR, tmp_path / "source")
+    blob, _ = tarball_of(source, "openssl")
+    data = bytearray(blob.read_bytes())
+    data[100] ^= 1
+    blob.write_bytes(bytes(data))
+    done = cli("bundle", "export", "--from", source, "--to", tmp_path / "x.bundle")
+    assert done.code == 6, done.err
+    assert not list(tmp_path.glob("x.bundle*"))
+    blob.unlink()
+    done = cli("bundle", "export", "--from", source, "--to", tmp_path / "x.bundle", "--json")
+    assert (done.code, [p["what"] for p in done.json["problems"]]) == (9, ["not-found"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("import", "nowhere.bundle", "--to", "to"), 8),
+        (("import", KEY, "--to", "to"), 6),
+        (("import", "--to", "to"), 2),
+        (("export", "--from", MIRROR), 2),
+        (("export", "--from", MIRROR, "--to", "x.bundle", "--volume-size", "much"), 2),
+        (("export", "--from", MIRROR, "--to", "x.bundle", "--volume-size", "9K"), 2),
+        (("export", "--from", MIRROR, "--to", "x.bundle", "--since", KEY), 6),
+        (("export", "--from", MIRROR, "--to", "x.bundle", "--sign-key", KEY), 2),
+        (("verify", MIRROR), 6),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("bundle", *words, "--json")
+    assert (done.code, done.json["schema"]) == (code, "cachefetch/error/1")
+    assert done.json["hint"] or code == 8
+
+
+@pytest.mark.parametrize("action", ["export", "import", "verify"])
+def test_the_documents_have_what_their_schemas_ask(cli: Cli, tmp_path: Path, action: str) -> None:
+    schema = json.loads((ROOT / f"docs/schemas/bundle-{action}-1.json").read_text())
+    made = exported(cli, MIRROR, tmp_path / "x.bundle")
+    found = {
+        "export": lambda: made,
+        "import": lambda: imported(cli, tmp_path / "x.bundle", "--to", tmp_path / "to"),
+        "verify": lambda: cli("bundle", "verify", tmp_path / "x.bundle", "--key", KEY, "--json").json,
+    }[action]()
+    assert found["schema"] == schema["properties"]["schema"]["const"]
+    assert set(found) == set(schema["required"]) == set(schema["properties"])
