@@ -142,7 +142,14 @@ def test_a_header_that_is_none_is_refused(text: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("25G", 25 * 10**9), ("4GiB", 4 << 30), ("700M", 7 * 10**8), ("1.5k", 1500), ("17", 17), ("1TB", 10**12)],
+    [
+        ("25G", 25 * 10**9),
+        ("4GiB", 4 << 30),
+        ("700M", 7 * 10**8),
+        ("1.5k", 1500),
+        ("17", 17),
+        ("1TB", 10**12),
+    ],
 )
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
