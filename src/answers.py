@@ -19,16 +19,13 @@ from .values import changed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .resolver.closure import Closure
-    from .resolver.model import Dag, Host, Node
+    from .resolver.model import Host, Node
     from .resolver.spec.values import Spec
-    from .resolver.unify import Option, Unified
     from .sources import Sources
 
-#: Packages of which several versions may be loaded together (Spack 1.1, docs/semantics.md).
-UNIFY_EXEMPT = ("gcc-runtime", "intel-oneapi-runtime", "compiler-wrapper")
 _HASH_LENGTH = 32
 
 
@@ -68,19 +65,20 @@ def resolve(
     exists = os.path.exists if local_host and not host.overridden and not others else None
     usual = Usual(sources.specs.named)
     known: dict[str, bool] = {}
+    walked: dict[str, Closure] = {}
     found: dict[str, rank.Evaluation] = {}
     for spec in specs:
         query = str(spec)
         if query in found:
             continue
-        contexts = tuple(Context(spec, h, sources.specs, policy, exists) for h in (host, *others))
+        contexts = tuple(Context(spec, h, sources.specs, policy, exists, walked) for h in (host, *others))
         candidates, known[query] = _candidates(contexts[0], sources.specs)
         if spec.requirement is not None:
             _admit(contexts, candidates)
         if pinned is not None:
             candidates = [record for record in candidates if record.node.hash == pinned.get(query)]
         found[query] = rank.evaluate(contexts, candidates, usual)
-    picks, conflicts = _unified(list(found.values())) if unify and len(found) > 1 else ({}, ())
+    picks, conflicts, relax = _unified(list(found.values())) if unify and len(found) > 1 else ({}, (), ())
     roots: list[Root] = []
     for number, (query, evaluation) in enumerate(found.items()):
         context = evaluation.contexts[0]
@@ -91,6 +89,8 @@ def resolve(
         roots.append(root)
     closures_ = [rank.closure_of_choice(e.contexts[0], r) for e, r in zip(found.values(), roots, strict=True)]
     answer = _assemble(roots, closures_, sources, host, conflicts)
+    if answer.status == "conflict":
+        answer = changed(answer, conflict_relax=relax)
     return changed(answer, coverage=_coverage(list(found.values()), roots)) if others else answer
 
 
@@ -262,45 +262,14 @@ def listing(
     return Listing(artifacts, sources.current_states(), unusable, nodes, host)
 
 
-def _unified(found: Sequence[rank.Evaluation]) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Return the hash for each root by number where roots must agree, and what stands against that."""
-    numbers = [n for n, evaluation in enumerate(found) if evaluation.pool.accepted]
-    if len(numbers) < 2:
-        return {}, ()
-    from .resolver import unify as unification
+def _unified(
+    found: Sequence[rank.Evaluation],
+) -> tuple[dict[int, str], tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the hash for each root by number, why there is no common set, and what would give one."""
+    from .resolver.several import together
 
-    options = [[_option(r, found[n].contexts[0]) for r in rank.ordered(found[n])] for n in numbers]
-    result = unification.unify(options, lambda at, only: rank.vectors(found[numbers[at]], only))
-    if result.picks:
-        return dict(zip(numbers, result.picks, strict=True)), ()
-    queries = [str(found[numbers[at]].contexts[0].spec) for at in result.clash]
-    if result.exhausted:
-        text = (
-            f"{', '.join(queries)}: too many combinations; narrow them down, for example with ^python@VERSION"
-        )
-        return {}, (text,)
-    return {}, tuple(_clash_lines(result, queries, found[0].contexts[0].dag))
-
-
-def _option(record: Record, context: Context) -> Option:
-    from .resolver.unify import Option
-
-    nodes = [r.node for r in context.closure(record.node).records] or [record.node]
-    packages = {node.name: node.hash for node in nodes if node.name not in UNIFY_EXEMPT}
-    return Option(record.node.hash, packages)
-
-
-def _clash_lines(result: Unified, queries: Sequence[str], dag: Dag) -> Iterator[str]:
-    """Word a clash: the roots, the package, and the builds that each of them can use."""
-    for name, offers in result.packages[:3]:
-        parts = []
-        for query, offer in sorted(zip(queries, offers, strict=True)):
-            labels = [closures.label(node) for hash_ in offer[:3] if (node := dag.get(hash_))]
-            more = f" and {len(offer) - 3} more" if len(offer) > 3 else ""
-            if labels:
-                parts.append(f"{query} can only use {' or '.join(labels)}{more}")
-        yield f"{name}: " + "; ".join(parts)
-    yield f"--no-unify answers {' and '.join(sorted(queries))} each alone; or ask for another version of one"
+    result = together(found)
+    return result.picks, result.conflicts, result.relax
 
 
 def _coverage(found: Sequence[rank.Evaluation], roots: Sequence[Root]) -> tuple[Coverage, ...]:

@@ -1231,7 +1231,7 @@ def _refuse(lock: Lock, packages: tuple[Locked, ...]) -> None:
 
 def resolution_error(answer: Resolution) -> ResolutionError:
     """Return the exception for an answer that cannot be fetched."""
-    from .resolver.explain import missing_lines, next_complete, no_candidate_lines
+    from .resolver.explain import conflict_lines, missing_lines, next_complete, no_candidate_lines
 
     hint = ""
     if answer.status == "no-candidate":
@@ -1239,7 +1239,7 @@ def resolution_error(answer: Resolution) -> ResolutionError:
             line for root in answer.roots if root.chosen is None for line in no_candidate_lines(answer, root)
         ]
     elif answer.status == "conflict":
-        lines = list(answer.conflicts)
+        lines = conflict_lines(answer)
     else:
         lines = missing_lines(answer)
         hint = next_complete(answer)

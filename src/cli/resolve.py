@@ -156,24 +156,28 @@ def _shown(artifact: Artifact) -> str:
 
 def _remarks(answer: Resolution, args: argparse.Namespace) -> None:
     """Say on stderr why, in a line a root, and what is wrong."""
+    several = len(answer.roots) > 1
     for root in answer.roots:
         for note in root.notes:
-            say(f"note: {note}", args)
+            say(f"note: {root.query}: {note}" if several else f"note: {note}", args)
         if root.chosen is None:
             for text in explain.no_candidate_lines(answer, root):
                 say(text)
-        else:
-            say(explain.one_line(root), args)
-    for text in explain.missing_lines(answer) + [f"conflict: {text}" for text in answer.conflicts]:
+        elif not answer.conflicts:
+            say(f"{root.query}: {explain.one_line(root)}" if several else explain.one_line(root), args)
+    for text in explain.missing_lines(answer) + explain.conflict_lines(answer):
         say(text)
     for text in explain.coverage_lines(answer):
         say(text, args)
     if answer.status == "incomplete":
         say(explain.next_complete(answer), args)
-    if args.verbose:
-        for state in answer.mirrors:
+    _states(answer, args)
+
+
+def _states(answer: Resolution, args: argparse.Namespace) -> None:
+    """Say what is known of each mirror, or only of those that could not be used."""
+    for state in answer.mirrors:
+        if args.verbose:
             say(explain.mirror_line(state), args)
-    else:
-        for state in answer.mirrors:
-            if not state.usable and state.state != "not-read":
-                say(f"warning: {explain.mirror_line(state)}", args)
+        elif not state.usable and state.state != "not-read":
+            say(f"warning: {explain.mirror_line(state)}", args)

@@ -19,7 +19,7 @@ MESSAGES = {
     "version-exact": "is version {have}, and {need} means exactly that version",
     "version-prerelease": "{have} sorts below the release, so {need} does not include it",
     "variant": "has {have}, you asked for {need}",
-    "variant-absent": "has no such variant for {need} (it has: {have})",
+    "variant-absent": "has no such variant for {need} (its variants: {have})",
     "variant-exact": "has {have}, you asked for exactly {need}",
     "flags": "was built with {have}, you asked for {need}",
     "compiler": "was built with {have}, you asked for {need}",
@@ -45,18 +45,40 @@ MESSAGES = {
     "dev": "is a development build ({have}), which is never reused",
     "runtime": "{have}",
 }
-#: What a funnel says for a reason code.
-FUNNEL_WORDS = {
-    "platform": "wrong platform",
-    "target": "wrong CPU target",
-    "target-dep": "a dependency for another CPU",
-    "libc": "need a newer libc",
-    "os": "wrong OS",
-    "query-os": "other OS than asked",
-    "query-target": "other target than asked",
-    "query-platform": "other platform than asked",
-    "version": "other version",
-    "compiler": "other compiler",
+#: For people: what a funnel says of N candidates with a reason, and the name of the rule.
+WORDS = {
+    "name": ("of another name", "name"),
+    "hash": ("not named by that hash alone", "hash"),
+    "namespace": ("of another namespace", "namespace"),
+    "version": ("of another version", "version"),
+    "version-exact": ("of another version than exactly that", "exact version"),
+    "version-prerelease": ("pre-releases below that version", "pre-release"),
+    "variant": ("with another variant value", "variant"),
+    "variant-absent": ("without that variant", "missing variant"),
+    "variant-exact": ("with more variant values", "exact variant"),
+    "flags": ("with other compiler flags", "compiler flags"),
+    "query-os": ("for another OS than asked", "OS asked for"),
+    "query-target": ("for another target than asked", "target asked for"),
+    "query-platform": ("for another platform than asked", "platform asked for"),
+    "compiler": ("by another compiler", "compiler"),
+    "compiler-lang": ("with another compiler for that language", "compiler of a language"),
+    "no-compiler": ("without compiled code", "compiled code"),
+    "dependency-missing": ("without that dependency", "missing dependency"),
+    "dependency": ("with that dependency in another form", "dependency"),
+    "virtual-version": ("without a recorded version of the virtual", "version of a virtual"),
+    "stack": ("in other stacks", "stack"),
+    "platform": ("wrong platform", "platform"),
+    "target": ("wrong CPU target", "CPU target"),
+    "target-unknown": ("for an unknown CPU target", "unknown CPU target"),
+    "libc-kind": ("for another C library", "kind of libc"),
+    "libc-prefix": ("with the C library elsewhere", "prefix of libc"),
+    "libc-unknown": ("without a known libc", "unknown libc"),
+    "libc": ("need a newer libc", "libc version"),
+    "os": ("wrong OS", "OS"),
+    "dev": ("development builds", "development build"),
+    "target-dep": ("with a dependency for another CPU", "CPU target of a dependency"),
+    "external": ("need what this host lacks", "external"),
+    "runtime": ("without a recorded compiler runtime", "compiler runtime"),
 }
 NEAR_MISSES = 5
 #: What to do about a reason, when nothing fits.
@@ -78,9 +100,9 @@ HINTS = {
 
 def one_line(root: Root) -> str:
     """Return the reason in one line: ``1 of 61: 28 wrong platform or CPU, ...; decided by compiler, then hash``."""
-    parts = [f"{count} {FUNNEL_WORDS.get(code, code)}" for code, count in root.funnel().items()]
+    parts = [_funnel_part(root, code, count) for code, count in root.funnel().items()]
     if root.others:
-        parts.append(f"{len(root.others)} others fit")
+        parts.append(f"{len(root.others)} other{'s fit' if len(root.others) > 1 else ' fits'}")
     text = f"{1 if root.chosen else 0} of {root.candidates}"
     if parts:
         text += ": " + ", ".join(parts)
@@ -89,6 +111,16 @@ def one_line(root: Root) -> str:
     if root.chosen and root.chosen.libc and root.chosen.libc.inferred:
         text += f"; {root.chosen.libc.kind} {root.chosen.libc.version} inferred from {root.chosen.os}"
     return text
+
+
+def _funnel_part(root: Root, code: str, count: int) -> str:
+    """Return ``14 need glibc 2.39 (host: glibc <= 2.36)`` where all of them need the same, else the general words."""
+    if code == "libc":
+        needs = {(r.have, r.need) for r in root.rejected if r.reason == code}
+        if len(needs) == 1:
+            have, allowed = needs.pop()
+            return f"{count} need {have} (host: {allowed})"
+    return f"{count} {WORDS[code][0]}"
 
 
 def key_word(code: str) -> str:
@@ -154,12 +186,12 @@ def explain(resolution: Resolution, *, everything: bool = False) -> str:
     lines = [f"host     {host_line(resolution.host)}"]
     lines += [f"mirror   {mirror_line(state)}" for state in resolution.mirrors]
     for root in resolution.roots:
-        lines += ["", *_root_lines(root, everything)]
+        lines += ["", *_root_lines(root, everything, conflict=bool(resolution.conflicts))]
     if resolution.missing:
         lines += ["", *missing_lines(resolution)]
     if resolution.host_provides:
         lines += ["", "host provides: " + ", ".join(resolution.host_provides)]
-    lines += [f"conflict: {text}" for text in resolution.conflicts]
+    lines += ["", *conflict_lines(resolution)] if resolution.conflicts else []
     lines += ["", *coverage_lines(resolution)] if resolution.coverage else []
     return "\n".join(lines)
 
@@ -170,6 +202,17 @@ def missing_lines(resolution: Resolution) -> list[str]:
         f"missing  {node.name}/{node.hash[:7]}, needed by {', '.join(node.needed_by) or 'the request'}"
         for node in resolution.missing
     ]
+
+
+def conflict_lines(resolution: Resolution) -> list[str]:
+    """Say why there is no common set, and what would give one."""
+    lines = [f"conflict: {text}" for text in resolution.conflicts]
+    if lines:
+        lines += [
+            f"hint: dropping {drop} from {query} gives a set" for query, drop in resolution.conflict_relax
+        ]
+        lines.append("hint: --no-unify answers each root alone")
+    return lines
 
 
 def coverage_lines(resolution: Resolution) -> list[str]:
@@ -219,15 +262,16 @@ def artifact_line(artifact: Artifact) -> str:
     )
 
 
-def _root_lines(root: Root, everything: bool) -> Iterator[str]:
+def _root_lines(root: Root, everything: bool, *, conflict: bool = False) -> Iterator[str]:
     yield f"query    {root.query}"
     for note in root.notes:
         yield f"note     {note}"
     yield f"result   {one_line(root)}"
     if root.chosen:
-        yield f"chosen   {artifact_line(root.chosen)}"
+        yield f"{'alone' if conflict else 'chosen':8} {artifact_line(root.chosen)}"
         for code in root.decided_by:
-            yield f"  {code:4} {key_word(code)}: {root.key_texts.get(code, '')}"
+            text = root.key_texts.get(code, "better ones do not go together")
+            yield f"  {code:4} {key_word(code)}: {text}"
         yield from _twin_line(root)
         if not root.closure_known:
             yield "  the closure is unknown: a cache page records no dependencies; fetch checks it"
@@ -263,9 +307,12 @@ def _more(count: int, limit: int | None) -> Iterator[str]:
 
 def _other_line(other: Other) -> str:
     a = other.artifact
-    reason = f"{other.worse_by} {key_word(other.worse_by)}"
-    if other.have and other.have != other.best:
-        reason += f": {other.have}, the chosen one has {other.best}"
+    if other.worse_by == "unify":
+        reason = f"better alone, {other.have}, not {other.best}, but the other roots cannot use it"
+    else:
+        reason = f"{other.worse_by} {key_word(other.worse_by)}"
+        if other.have and other.have != other.best:
+            reason += f": {other.have}, the chosen one has {other.best}"
     text = f"/{a.hash[:7]}  {a.version}  {a.os}-{a.target}  {a.compiler or 'no compiler'}  ({reason})"
     shown = [str(difference) for difference in (other.differences or ())[:2]]
     rest = len(other.differences or ()) - len(shown)
@@ -279,17 +326,22 @@ def _other_line(other: Other) -> str:
 def _rejection_line(rejection: Rejection) -> str:
     a = rejection.artifact
     text = MESSAGES.get(rejection.reason, "{have} / {need}").format(have=rejection.have, need=rejection.need)
-    also = f" (also: {', '.join(rejection.also)})" if rejection.also else ""
-    return f"/{a.hash[:7]}  {a.name}@{a.version}  {a.os}-{a.target}  {rejection.reason}: {text}{also}"
+    also = ", ".join(WORDS[code][1] for code in rejection.also if code in WORDS)
+    compiler = a.compiler or "no compiler"
+    place = f"/{a.hash[:7]}  {a.name}@{a.version}  {a.os}-{a.target}  {compiler}"
+    return f"{place}: {text}" + (f" (also: {also})" if also else "")
 
 
 def _hint_lines(root: Root) -> Iterator[str]:
     """Say what helps against the nearest miss."""
-    if root.rejected and (text := HINTS.get(root.rejected[0].reason)):
+    nearest = root.rejected[0] if root.rejected else None
+    if nearest and "cache page" in nearest.have:
+        yield "a cache page lists the package itself only; ask a mirror for what it depends on"
+    elif nearest and (text := HINTS.get(nearest.reason)):
         yield text
 
 
 def _relax_lines(root: Root) -> Iterator[str]:
     for drop, leaves in root.relax[:3]:
-        what = f"dropping {drop}" if drop not in MESSAGES else f"without the {drop} rule"
+        what = f"setting aside the {WORDS[drop][1]}" if drop in WORDS else f"dropping {drop}"
         yield f"{what} leaves {leaves}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..values import frozen
 from .differences import Comparison
-from .resolution import Artifact, Other, Rejection, Root
+from .nearness import nearest_first
+from .resolution import HOST_REASONS, Artifact, Other, Rejection, Root
 from .rules.context import Context
 from .rules.gates import CLOSURE_GATES, OWN_GATES, libc_of
 from .rules.keys import KEYS, Pool, Usual
@@ -48,13 +49,13 @@ class Evaluation:
         """Number of candidates."""
         return len(self.candidates)
 
-    def measures(self) -> list[tuple[str, Callable[[], Measure]]]:
-        """Return each key's code and how to build its measure for the pool."""
+    def measures(self) -> list[tuple[str, str, Callable[[], Measure]]]:
+        """Return each key's code, its word, and how to build its measure for the pool."""
         pools = [self.pool]
         pools += [Pool(context, self.pool.accepted, self.pool.usual) for context in self.contexts[1:]]
         return [
-            (code, _summed(build, pools) if code in HOST_KEYS else _single(build, self.pool))
-            for code, _, build in KEYS
+            (code, word, _summed(build, pools) if code in HOST_KEYS else _single(build, self.pool))
+            for code, word, build in KEYS
         ]
 
 
@@ -102,14 +103,16 @@ def evaluate(contexts: tuple[Context, ...], candidates: Sequence[Record], usual:
     for record in candidates:
         found = [problem for context in contexts for problem in problems(record, context)]
         failed.append((record, found)) if found else accepted.append(record)
-    rejected = [_rejection(record, found, first) for record, found in failed]
+    rejected = tuple(
+        _rejection(record, found, first) for record, found in nearest_first(failed, contexts, usual)
+    )
     incomplete = [r for r in accepted if _lacking(r, first)]
     whole = [r for r in accepted if not _lacking(r, first)]
     return Evaluation(
         contexts,
         Pool(first, tuple(whole or incomplete), usual),
         tuple(incomplete) if whole else (),
-        tuple(sorted(rejected, key=lambda item: (_nearness(item), item.artifact.hash))),
+        rejected,
         () if accepted else _relaxations(failed, contexts),
         tuple(candidates),
     )
@@ -159,7 +162,7 @@ def vectors(evaluation: Evaluation, only: frozenset[str]) -> dict[str, tuple[int
     """
     evaluation.pool.compared = evaluation.pool.accepted
     found: dict[str, list[int]] = {hash_: [] for hash_ in only}
-    for _, build in evaluation.measures():
+    for _, _, build in evaluation.measures():
         measure = build()
         values = {r.node.hash: measure(r)[0] for r in evaluation.pool.accepted}
         if not all(isinstance(value, int) for value in values.values()):
@@ -241,30 +244,6 @@ def _rejection(record: Record, found: list[Mismatch], context: Context) -> Rejec
     return Rejection(artifact(record, context.dag), first.code, first.have, first.need, also)
 
 
-def _nearness(item: Rejection) -> tuple[int, int]:
-    """Fewest failing gates first; of those, the ones that failed late."""
-    return (len(item.also), -_GATE_ORDER.get(item.reason, 0))
-
-
-#: Reasons that the host gives, in the order of the gates; those of the request come before all of them.
-_LATE_REASONS = (
-    "platform",
-    "target",
-    "target-unknown",
-    "libc-kind",
-    "libc-prefix",
-    "libc-unknown",
-    "libc",
-    "os",
-    "dev",
-    "target-dep",
-    "closure",
-    "external",
-    "runtime",
-)
-_GATE_ORDER = {code: number for number, code in enumerate(_LATE_REASONS, start=1)}
-
-
 def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
     """Shorten the pool key by key; with `pick`, the keys are compared with that candidate's."""
     pool = evaluation.pool
@@ -276,7 +255,7 @@ def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
     texts: dict[str, str] = {}
     dropped: list[list[Other]] = []
     picked = next((record for record in survivors if record.node.hash == pick), None)
-    for code, build in evaluation.measures():
+    for code, word, build in evaluation.measures():
         if len(survivors) == 1 and not full and keys:
             break  # the rest cannot decide
         pool.compared = survivors
@@ -287,8 +266,9 @@ def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
         texts[code] = next(text for value, text, _ in values if value == best)
         losers = sorted((v for v in values if v[0] != best), key=lambda v: (v[0], v[2].node.hash))
         if losers:
-            decided.append(code if all(value > best for value, _, _ in losers) else "unify")
-            dropped.append([_loser(v, code, best, texts[code], pool) for v in losers])
+            decided += ["unify"] if any(value < best for value, _, _ in losers) else []
+            decided += [code] if any(value > best for value, _, _ in losers) else []
+            dropped.append([_loser(v, code, word, best, texts[code], pool) for v in losers])
             survivors = [record for value, _, record in values if value == best]
     if evaluation.incomplete:
         decided.insert(0, "K0")
@@ -298,10 +278,10 @@ def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
     return Ranking(picked or survivors[0], others, tuple(dict.fromkeys(decided)), keys, texts)
 
 
-def _loser(value: tuple[Any, str, Record], code: str, best: Any, text: str, pool: Pool) -> Other:
+def _loser(value: tuple[Any, str, Record], code: str, word: str, best: Any, text: str, pool: Pool) -> Other:
     own, have, record = value
-    # Better by the keys, and still not chosen: the other roots cannot live with it.
-    code = code if own > best else "unify"
+    if own < best:  # better by the keys, and still not chosen: the other roots cannot live with it
+        code, have, text = "unify", f"{word} {have}", f"{word} {text}"
     return Other(artifact(record, pool.context.dag), code, have, text, _lacking(record, pool.context))
 
 
@@ -369,4 +349,4 @@ def _relaxations(
 
 
 def _condition(problem: Mismatch) -> str:
-    return problem.code if problem.code in _GATE_ORDER else problem.need
+    return problem.code if problem.code in HOST_REASONS else problem.need

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 #: `Resolution.status` values and the exit codes that go with them (docs/cli.md).
 EXIT_CODES = {"ok": 0, "no-candidate": 3, "incomplete": 4, "conflict": 5}
 
+#: Reasons that the request gives against a candidate, in the order in which they are checked.
+REQUEST_REASONS = (
+    "name", "hash", "namespace", "version", "version-exact", "version-prerelease", "variant", "variant-absent",
+    "variant-exact", "flags", "query-os", "query-target", "query-platform", "compiler", "compiler-lang", "no-compiler",
+    "dependency-missing", "dependency", "virtual-version", "stack",
+)  # fmt: skip
+#: Reasons that the host gives, in the order of the gates.
+HOST_REASONS = (
+    "platform", "target", "target-unknown", "libc-kind", "libc-prefix", "libc-unknown", "libc", "os", "dev",
+    "target-dep", "external", "runtime",
+)  # fmt: skip
+REASONS = REQUEST_REASONS + HOST_REASONS
+
 
 @frozen
 class Artifact:
@@ -102,7 +115,8 @@ class Difference:
 class Other:
     """A candidate that fits but is not the best: `worse_by` is the first key in which it loses.
 
-    It is "unify" for one that the keys prefer, but that another root cannot live with. `differences` is None where
+    It is "unify" for one that the keys prefer, but that another root cannot live with: `have` and `best` then begin
+    with the word of the key that prefers it. `differences` is None where
     the DAGs were not compared (far from the choice), () for a twin: nothing visible differs.
     """
 
@@ -167,7 +181,7 @@ class Root:
         counts: dict[str, int] = {}
         for rejection in self.rejected:
             counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
-        return counts
+        return {reason: counts[reason] for reason in REASONS if reason in counts}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `roots` entry."""
@@ -249,7 +263,11 @@ class Coverage:
 
 @frozen
 class Resolution:
-    """The whole answer. Nothing else is needed to explain it, to fetch it, or to print it."""
+    """The whole answer. Nothing else is needed to explain it, to fetch it, or to print it.
+
+    `conflicts` says why several roots have no common set, `conflict_relax` which single condition of which root
+    stands in the way: (query, condition).
+    """
 
     status: str
     host: Host
@@ -260,6 +278,7 @@ class Resolution:
     missing: tuple[Missing, ...] = ()
     conflicts: tuple[str, ...] = ()
     coverage: tuple[Coverage, ...] = ()
+    conflict_relax: tuple[tuple[str, str], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -279,6 +298,7 @@ class Resolution:
             "host_provides": list(self.host_provides),
             "missing": [node.to_dict() for node in self.missing],
             "conflicts": list(self.conflicts),
+            "conflict_relax": [{"query": query, "drop": drop} for query, drop in self.conflict_relax],
             "coverage": [row.to_dict() for row in self.coverage],
         }
 

@@ -70,6 +70,7 @@ def resolution_from(document: dict[str, Any]) -> Resolution:
         missing=tuple(Missing(m["name"], m["hash"], tuple(m["needed_by"])) for m in document["missing"]),
         conflicts=tuple(document["conflicts"]),
         coverage=tuple(_coverage(row) for row in document.get("coverage", ())),
+        conflict_relax=tuple((e["query"], e["drop"]) for e in document.get("conflict_relax", ())),
     )
 
 

@@ -75,6 +75,10 @@ class Context:
         #: Hashes that the prefix of a ``/hash`` request fits, when they are several; `rank` sets it.
         self.ambiguous: tuple[str, ...] = ()
 
+    def asking(self, spec: Spec) -> Context:
+        """Return the context of another request for the same host, with the closures that are known already."""
+        return Context(spec, self.host, self.dag, self.policy, self.prefix_exists, self._closures)
+
     def providers(self, virtual: str) -> tuple[str, ...]:
         """Return the packages that may stand for a virtual, best first; () for a name that is none."""
         return self.policy.providers.get(virtual) or PROVIDERS.get(virtual, ())

@@ -167,18 +167,20 @@ def os_tier(pool: Pool) -> Measure:
     """K4a: built on the host's OS, then on another release of it, then elsewhere; the worst closure node counts."""
     host = pool.context.host.os
 
-    def one(os: str) -> int:
-        if os == host:
-            return 0
-        if os in MACOS and host in MACOS:
-            return abs(MACOS.index(os) - MACOS.index(host))
-        return 1 if distribution(os) == distribution(host) else 2
-
     def measure(record: Record) -> Value:
         systems = {record.node.os, *(node.os for node in pool.dependencies(record))}
-        return max((one(os), os) for os in systems)
+        return max((os_distance(os, host), os) for os in systems)
 
     return measure
+
+
+def os_distance(os: str, host: str) -> int:
+    """Return 0 for the host's OS; on macOS the releases between; else 1 for the same distribution, 2 for others."""
+    if os == host:
+        return 0
+    if os in MACOS and host in MACOS:
+        return abs(MACOS.index(os) - MACOS.index(host))
+    return 1 if distribution(os) == distribution(host) else 2
 
 
 def libc(pool: Pool) -> Measure:
@@ -228,7 +230,7 @@ def target(pool: Pool) -> Measure:
     host = pool.context.host.target
     names = [host, *targets.ancestors(host)]
     names += [r.node.target for r in pool.accepted if r.node.target not in names]
-    rank = {name: number for number, name in enumerate(sorted(names, key=_target_order))}
+    rank = {name: number for number, name in enumerate(sorted(names, key=target_order))}
     return lambda record: (rank[record.node.target], record.node.target)
 
 
@@ -500,8 +502,8 @@ def _show_variant(name: str, value: VariantValue | None) -> str:
     return f"{name}={','.join(value) if isinstance(value, tuple) else value}"
 
 
-def _target_order(name: str) -> tuple[Any, ...]:
-    """Features first on x86_64, depth first elsewhere; then vendor targets before generic ones, then the name."""
+def target_order(name: str) -> tuple[Any, ...]:
+    """Return the sort key of K6: features first on x86_64, depth first elsewhere; vendor before generic; the name."""
     size, depth = -len(targets.features(name)), -len(targets.ancestors(name))
     first = (size, depth) if targets.family(name) == "x86_64" else (depth, size)
     return (*first, targets.vendor(name) == "generic", name)

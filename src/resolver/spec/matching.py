@@ -140,7 +140,7 @@ def _virtual_version(node: Node, spec: Spec) -> Iterator[Mismatch]:
 def _variant_mismatches(node: Node, wanted: Variant) -> Iterator[Mismatch]:
     have = node.variants.get(wanted.name)
     if have is None:
-        yield Mismatch("variant-absent", f"no variant {wanted.name}", str(wanted))
+        yield Mismatch("variant-absent", ", ".join(sorted(node.variants)) or "none", str(wanted))
     elif not _variant_fits(node, have, wanted):
         is_superset = wanted.exact and _has_values(have, wanted)
         yield Mismatch(

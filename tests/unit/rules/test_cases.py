@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.unit.rules.cases import answer, load_all
 
-from cachefetch.resolver.explain import MESSAGES, explain
-from cachefetch.resolver.resolution import Resolution
+from cachefetch.resolver.explain import MESSAGES, WORDS, conflict_lines, explain
+from cachefetch.resolver.resolution import REASONS, Resolution
 
 ALL = load_all()
 
@@ -41,7 +41,7 @@ def test_case(case: dict[str, Any]) -> None:
     want = case["want"]
     assert want.keys() <= {
         "choice", "status", "decided_by", "others", "rejected", "relax", "host_provides", "missing", "notes",
-        "conflict", "order", "suggestions", "explain",
+        "conflict", "conflict_relax", "order", "suggestions", "explain", "nearest",
     }  # fmt: skip
     chosen = [ids[root.chosen.hash] if root.chosen else None for root in found.roots]
     if found.status == "conflict":
@@ -66,9 +66,13 @@ def test_case(case: dict[str, Any]) -> None:
         assert {m.name: list(m.needed_by) for m in found.missing} == want["missing"]
     if "suggestions" in want:
         assert list(first.suggestions) == want["suggestions"]
+    if "nearest" in want:
+        assert [ids[r.artifact.hash] for r in first.rejected] == want["nearest"]
+    if "conflict_relax" in want:
+        assert [list(pair) for pair in found.conflict_relax] == want["conflict_relax"]
     for words, texts in (
         ("notes", first.notes),
-        ("conflict", found.conflicts),
+        ("conflict", conflict_lines(found)),
         ("explain", (explain(found),)),
     ):
         assert want.get(words, "") in "\n".join(texts)
@@ -91,6 +95,10 @@ def test_order_changes_nothing(case: dict[str, Any]) -> None:
     for seed in range(3):
         again, _ = answer(case, order=-1, queries=case["query"][::-1], permute=random.Random(seed).shuffle)
         assert plain(again) == first
+
+
+def test_every_reason_has_words_for_people() -> None:
+    assert set(MESSAGES) == set(WORDS) == set(REASONS)
 
 
 def test_there_are_enough_cases() -> None:
