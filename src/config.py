@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 from .values import changed, frozen
 
 TYPE_CHECKING = False
@@ -129,13 +129,17 @@ def mirror_from_argument(
 
 
 def absolute(location: str) -> str:
-    """Return a URL as it is, and a path (or file:// URL) as an absolute path."""
+    """Return a URL with its scheme and host in lower case, and a path (or file:// URL) as an absolute path.
+
+    Raises:
+        UsageError: a URL that no transport could use: no host, a port that is none, blanks.
+    """
     if location.startswith("file://"):
         from .fetch.transports.file import local_path
 
         location = local_path(location)
     if "://" in location:
-        return location.rstrip("/")
+        return _checked_url(location).rstrip("/")
     path = os.path.abspath(os.path.expanduser(location))
     return f"bundle://{path}" if _is_bundle(path) else path
 
@@ -152,6 +156,24 @@ def _is_bundle(path: str) -> bool:
     if names & {"v3", "build_cache"}:
         return False
     return any(name.endswith(".bundle") and _is_bundle(os.path.join(path, name)) for name in names)
+
+
+def _checked_url(url: str) -> str:
+    if url.startswith("bundle://"):
+        return url  # a path, made by `absolute`
+    import re
+
+    parts = re.fullmatch(r"([A-Za-z][\w.+-]*)://([^/?#@]*@)?(\[[\w:.%]+\]|[^/?#@:\[\]]+)(:\d{1,5})?([/?#].*)?", url)
+    problem = ""
+    if not url.isprintable() or " " in url:
+        problem = "has a blank or a control character"
+    elif not parts:
+        problem = "has no host, or a host or port that cannot be"
+    elif parts[4] and not 0 < int(parts[4][1:]) < 65536:
+        problem = f"has the port {parts[4][1:]}; ports are 1 to 65535"
+    if problem or not parts:
+        raise UsageError(f"the mirror URL {_shown(url)} {problem}", hint="for example https://host/path, oci://host/name")
+    return f"{parts[1].lower()}://{parts[2] or ''}{parts[3].lower()}{parts[4] or ''}{parts[5] or ''}"
 
 
 def _shown(location: str) -> str:
@@ -181,7 +203,7 @@ def _apply_file(
             document = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="correct the line that is named") from None
     for section, known in (("index", ("max_age",)), ("resolve", ("libc",)), ("store", ("cache_dir", "site"))):
         for key, value in _table(document.pop(section, {}), path, section).items():
@@ -235,7 +257,11 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
     view = table.get("view", "")
     if not isinstance(view, str) or "/" in view:
         raise ConfigError(f"{path}: mirrors.{name}.view must be the name of a view")
-    return Mirror(name, absolute(url), signed, pinned, tuple(absolute(f) for f in files), path, view)
+    try:
+        location = absolute(url)
+    except UsageError as error:
+        raise ConfigError(f"{path}: mirrors.{name}.url: {error.message}", hint=error.hint) from None
+    return Mirror(name, location, signed, pinned, tuple(absolute(f) for f in files), path, view)
 
 
 def _network(table: dict[str, Any], path: str) -> dict[str, Any]:
@@ -274,7 +300,8 @@ def _credential(host: str, table: dict[str, Any], path: str) -> dict[str, str]:
 
 def _checked(config: Config) -> Config:
     """Refuse values of the wrong type or range, naming where they came from."""
-    if isinstance(config.max_age, bool) or not isinstance(config.max_age, (int, float)) or config.max_age < 0:
+    age = config.max_age
+    if isinstance(age, bool) or not isinstance(age, (int, float)) or not 0 <= age < float("inf"):
         raise ConfigError(f"max_age in {config.origins['max_age']} must be a number of seconds")
     if config.libc not in LIBC:
         raise ConfigError(

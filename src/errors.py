@@ -41,6 +41,10 @@ if TYPE_CHECKING:  # typing costs start-up time (P4), annotations are strings
     from typing import Any
 
 
+#: Characters shown on each side of a problem in a spec.
+_CARET_AROUND = 60
+
+
 class CachefetchError(Exception):
     """Base of all expected failures.
 
@@ -97,9 +101,15 @@ class SpecSyntaxError(UsageError):
         self.length = max(1, length)
 
     def caret(self) -> str:
-        """Return two lines: the input and a caret underline below the offending columns."""
-        shown = "".join(c if c.isprintable() else " " for c in self.text)
-        return f"{shown}\n{' ' * self.column}{'^' * self.length}"
+        """Return two lines: the input around the problem, and a caret underline; "" for an empty input."""
+        if not self.text.strip():
+            return ""
+        start = self.column - _CARET_AROUND if self.column > _CARET_AROUND else 0
+        end = self.column + _CARET_AROUND
+        shown = "".join(c if c.isprintable() else " " for c in self.text[start:end])
+        before, after = "..." if start else "", "..." if end < len(self.text) else ""
+        length = min(self.length, max(1, len(shown) - self.column + start))
+        return f"{before}{shown}{after}\n{' ' * (len(before) + self.column - start)}{'^' * length}"
 
 
 class HostError(UsageError):

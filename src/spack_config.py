@@ -11,7 +11,7 @@ import os
 import re
 
 from .config import Mirror, absolute
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,10 @@ def _mirror(name: str, value: Any, path: str, env: Mapping[str, str]) -> Mirror 
     url = fetch.get("url") or value.get("url")
     if not isinstance(url, str) or not url:
         raise ConfigError(f"{path}: mirror {name} has no url", hint="it needs url, or fetch with a url")
-    location = absolute(expand(url, env, os.path.dirname(path)))
+    try:
+        location = absolute(expand(url, env, os.path.dirname(path)))
+    except UsageError as error:
+        raise ConfigError(f"{path}: mirror {name}: {error.message}", hint=error.hint) from None
     signed = "none" if value.get("signed", True) is False or location.startswith("oci") else "required"
     view = fetch.get("view") or value.get("view") or ""
     pair = fetch.get("access_pair") or value.get("access_pair")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from ..errors import StoreError
+from . import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +42,15 @@ cachefetch COMMAND --help   options of a command
 cachefetch --version        version
 
 exit codes: 0 done, 1 internal error, 2 usage, 3 nothing fits, 4 closure incomplete, 5 conflict,
-            6 integrity, 7 trust, 8 network or mirror, 9 partly done, 10 disk or store, 130 interrupted
+            6 integrity, 7 trust, 8 network or mirror, 9 partly done, 10 disk or store, 130 interrupted,
+            141 nobody reads stdout any more
 """
+
+#: Options that take a value: the word behind one is not the command, whatever it reads.
+VALUED = frozenset(
+    """-m --mirror --key --stack --max-index-age --color --host --platform --os --target --libc --compiler
+    -r --requirement""".split()
+)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -56,24 +65,38 @@ def run(argv: Sequence[str]) -> int:
     words = list(argv)
     as_json = "--json" in words
     try:
-        return _dispatch(words)
+        try:
+            code = _dispatch(words)
+        except (KeyboardInterrupt, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last line of defence: never a traceback
+            code = report.report_error(error, as_json=as_json, verbose="-v" in words or "--verbose" in words)
+        report.flush()
+        return code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        report.say("interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output went away: no error of ours, and no traceback at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        report.mute(sys.stdout)
         return 141
-    except Exception as error:  # noqa: BLE001 -- the last line of defence: never a traceback
-        from .report import report_error
+    except StoreError as error:  # stdout cannot be written, so the error cannot be a document there
+        return report.report_error(error, as_json=False, verbose=False)
 
-        return report_error(error, as_json=as_json, verbose="-v" in words or "--verbose" in words)
+
+def _command_at(words: list[str]) -> int | None:
+    """Return where the command stands: options may come before it, with their values."""
+    before = ("", *words)
+    return next(
+        (n for n, word in enumerate(words) if word in COMMANDS and before[n] not in VALUED),
+        None,
+    )
 
 
 def _dispatch(words: list[str]) -> int:
-    at = next((number for number, word in enumerate(words) if word in COMMANDS), None)
+    at = _command_at(words)
     first = words[0] if words else "--help"
     if first in ("-h", "--help", "help") or (at is None and "--help" in words):
-        sys.stdout.write(_HELP.format(commands=_command_lines()))
+        report.raw(_HELP.format(commands=_command_lines()))
         return 0 if words else 2
     if at is None or (at > 0 and not first.startswith("-")):
         _unknown(first)
@@ -86,7 +109,6 @@ def _dispatch(words: list[str]) -> int:
     parser = Parser(prog=f"cachefetch {name}", description=COMMANDS[name][1])
     module.configure(parser)
     result: int = module.execute(parser.parse(words))
-    sys.stdout.flush()
     return result
 
 

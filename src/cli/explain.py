@@ -26,6 +26,8 @@ def execute(args: argparse.Namespace) -> int:
     """Print the explanation on stdout."""
     try:
         if args.file == "-":
+            if sys.stdin is None:
+                raise UsageError("cannot read the answer: stdin is closed")
             data = sys.stdin.buffer.read()
         else:
             with open(args.file, "rb") as file:

@@ -98,7 +98,7 @@ def _fetch(args: argparse.Namespace, directory: str) -> int:
     found = {key.info.fingerprint: key for mirror in published.values() for key in mirror}
     wanted = _wanted(args)
     _require(wanted, list(found))
-    if not wanted and not args.json and sys.stdin.isatty():
+    if not wanted and not args.json and sys.stdin is not None and sys.stdin.isatty():
         wanted = _confirmed(list(found.values()))
     trusted = [
         info
@@ -120,8 +120,7 @@ def _confirmed(published: Sequence[Published]) -> list[str]:
     wanted = []
     for key in published:
         say(_shown(key.info))
-        sys.stderr.write("Does the owner give this fingerprint elsewhere too? Trust the key [y/N]: ")
-        sys.stderr.flush()
+        say("Does the owner give this fingerprint elsewhere too? Trust the key [y/N]: ", end="")
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             wanted.append(key.info.fingerprint)
     return wanted

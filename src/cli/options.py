@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 
 from ..errors import HostError, UsageError
+from .report import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Parse, with options and arguments in any order."""
-        return self.parse_intermixed_args(words)
+        """Parse, with options and arguments in any order. An empty value is an unset variable of a script."""
+        found = self.parse_intermixed_args(words)
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
+                self.error(f"{action.option_strings[-1]} was given an empty value")
+        return found
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +170,7 @@ def client_from(args: argparse.Namespace, *, reporter: Any = None, limits: Any =
 def warn_of_rollbacks(client: Client) -> None:
     """Say on stderr which mirrors show an older index again."""
     for _, message in client.rollbacks:
-        sys.stderr.write(f"warning: {message}\n")
+        say(f"warning: {message}")
 
 
 def host_from(args: argparse.Namespace, client: Client) -> Host | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from ..fetch import events
 from ..fetch.events import Reporter
+from .report import printable, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def reporter_for(args: argparse.Namespace) -> Iterator[Reporter | None]:
     """Yield the reporter that fits where stderr goes; None for ``--quiet``."""
     if args.quiet:
         yield None
-    elif sys.stderr.isatty() and not args.json:
+    elif sys.stderr is not None and sys.stderr.isatty() and not args.json:
         with _bars() as bars:
             yield bars
     else:
@@ -49,7 +50,7 @@ class Lines(Reporter):
                 words = f"another process fetches {event.spec}, waiting for it"
             case _:
                 return
-        sys.stderr.write(words + "\n")
+        say(words)
 
 
 class _Bars(Reporter):
@@ -71,7 +72,7 @@ class _Bars(Reporter):
             case events.Stored() if event.transfer in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event.transfer))
             case events.Retrying():
-                self._bars.console.print(f"try {event.attempt} failed: {event.reason}", markup=False)
+                self._bars.console.print(printable(f"try {event.attempt} failed: {event.reason}"), markup=False)
             case _:
                 return
 
@@ -81,6 +82,6 @@ def _bars() -> Iterator[_Bars]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars)
