@@ -132,7 +132,10 @@ def parse_queries(
     for spec in roots:
         if not spec.name and not spec.hash:
             raise SpecSyntaxError(
-                "the request names no package", str(spec) or " ".join(queries), 0, hint="begin with a package name or /hash"
+                "the request names no package",
+                str(spec) or " ".join(queries),
+                0,
+                hint="begin with a package name or /hash",
             )
     return roots
 

@@ -163,7 +163,9 @@ def _checked_url(url: str) -> str:
         return url  # a path, made by `absolute`
     import re
 
-    parts = re.fullmatch(r"([A-Za-z][\w.+-]*)://([^/?#@]*@)?(\[[\w:.%]+\]|[^/?#@:\[\]]+)(:\d{1,5})?([/?#].*)?", url)
+    parts = re.fullmatch(
+        r"([A-Za-z][\w.+-]*)://([^/?#@]*@)?(\[[\w:.%]+\]|[^/?#@:\[\]]+)(:\d{1,5})?([/?#].*)?", url
+    )
     problem = ""
     if not url.isprintable() or " " in url:
         problem = "has a blank or a control character"
@@ -172,7 +174,9 @@ def _checked_url(url: str) -> str:
     elif parts[4] and not 0 < int(parts[4][1:]) < 65536:
         problem = f"has the port {parts[4][1:]}; ports are 1 to 65535"
     if problem or not parts:
-        raise UsageError(f"the mirror URL {_shown(url)} {problem}", hint="for example https://host/path, oci://host/name")
+        raise UsageError(
+            f"the mirror URL {_shown(url)} {problem}", hint="for example https://host/path, oci://host/name"
+        )
     return f"{parts[1].lower()}://{parts[2] or ''}{parts[3].lower()}{parts[4] or ''}{parts[5] or ''}"
 
 

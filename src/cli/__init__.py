@@ -46,10 +46,9 @@ exit codes: 0 done, 1 internal error, 2 usage, 3 nothing fits, 4 closure incompl
             141 nobody reads stdout any more
 """
 
-#: Options that take a value: the word behind one is not the command, whatever it reads.
-VALUED = frozenset(
-    """-m --mirror --key --stack --max-index-age --color --host --platform --os --target --libc --compiler
-    -r --requirement""".split()
+#: Options without a value, which may stand before the command. The word behind any other option is its value.
+FLAGS = frozenset(
+    ("--json", "-q", "--quiet", "-v", "--verbose", "--offline", "--unsigned", "--refresh", "--require-fresh")
 )
 
 
@@ -85,11 +84,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _command_at(words: list[str]) -> int | None:
     """Return where the command stands: options may come before it, with their values."""
-    before = ("", *words)
-    return next(
-        (n for n, word in enumerate(words) if word in COMMANDS and before[n] not in VALUED),
-        None,
-    )
+    for number, (before, word) in enumerate(zip(["", *words], words, strict=False)):
+        if word in COMMANDS and not (before.startswith("-") and "=" not in before and before not in FLAGS):
+            return number
+    return None
 
 
 def _dispatch(words: list[str]) -> int:

@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         found = self.parse_intermixed_args(words)
         for action in self._actions:
             value = getattr(found, action.dest, None)
-            if action.option_strings and (value == "" or (isinstance(value, list) and "" in value)):
+            if action.option_strings and (
+                (value == "" != action.default) or (isinstance(value, list) and "" in value)
+            ):
                 self.error(f"{action.option_strings[-1]} was given an empty value")
         return found
 

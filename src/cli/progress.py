@@ -72,7 +72,9 @@ class _Bars(Reporter):
             case events.Stored() if event.transfer in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event.transfer))
             case events.Retrying():
-                self._bars.console.print(printable(f"try {event.attempt} failed: {event.reason}"), markup=False)
+                self._bars.console.print(
+                    printable(f"try {event.attempt} failed: {event.reason}"), markup=False
+                )
             case _:
                 return
 
@@ -82,6 +84,11 @@ def _bars() -> Iterator[_Bars]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars)

@@ -46,13 +46,19 @@ def printable(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode() if character >= "\x7f" else repr(character)[1:-1]
+    return (
+        character.encode("ascii", "backslashreplace").decode()
+        if character >= "\x7f"
+        else repr(character)[1:-1]
+    )
 
 
 def _answer(text: str) -> None:
     """Write to stdout. Raises StoreError where it cannot be written, BrokenPipeError where nobody reads it."""
     if sys.stdout is None:
-        raise StoreError("cannot write the answer: stdout is closed", hint="do not start cachefetch with `>&-`")
+        raise StoreError(
+            "cannot write the answer: stdout is closed", hint="do not start cachefetch with `>&-`"
+        )
     with _stdout_errors():
         try:
             sys.stdout.write(text)
@@ -123,8 +129,8 @@ def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
 def _leaf(error: Exception) -> Exception:
     """Return the first error of ours in a group, else the first of any kind; what is no group is itself."""
     leaves = [error]
-    while isinstance(leaves[0], ExceptionGroup):
-        leaves = [*leaves.pop(0).exceptions, *leaves]
+    while isinstance(group := leaves[0], ExceptionGroup):
+        leaves = [*group.exceptions, *leaves[1:]]
     ours = (leaf for leaf in leaves if isinstance(leaf, CachefetchError))
     return next(ours, leaves[0])
 
