@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from .answers import (
@@ -22,7 +22,7 @@ from .answers import (
     with_documents,
     with_missing,
 )
-from .config import Config, Mirror, load, mirror_from_argument, spack_mirrors
+from .config import Config, Mirror, is_registry, load, mirror_from_argument, spack_mirrors
 from .errors import (
     AccessError,
     CachefetchError,
@@ -427,8 +427,7 @@ class AsyncClient(_Base):
             LockChangedError: a mirror promises other blobs than the locked ones; nothing is fetched.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
-        from .fetch.execute import fetch_items, prove_items
-        from .fetch.model import Wanted
+        from .fetch.execute import fetch_items
         from .lockfile import host_changes
 
         facts = host if host is not None else await self.host()
@@ -437,11 +436,9 @@ class AsyncClient(_Base):
                 f"the lock file is for another host: {'; '.join(found)}",
                 hint="resolve again for this host, or name the host that it is for with --host FILE",
             )
-        delivery = self._sources_of(tuple(m for m in self.mirrors() if not m.location.endswith(".md")))
-        sources = tuple(delivery.values())
-        wanted = [Wanted(p.name, p.version, p.hash, sources) for p in lock.packages]
         engine = self._engine()
-        _refuse(lock, tuple(map(_locked, await prove_items(wanted, **engine))))
+        wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
+        _refuse(lock, tuple(map(_locked, packages)))
         return await fetch_items(wanted, to=to, **engine)
 
     async def _locked_packages(self, answer: Resolution) -> tuple[Resolution, tuple[Locked, ...]]:
@@ -619,17 +616,41 @@ class AsyncClient(_Base):
 
     async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:
         """Return the pinned packages and, from their verified spec documents, their closure."""
+        roots, proven = await self._named([(pin.name, pin.version, pin.hash) for pin in pins], engine)
+        if not deps:
+            return _Request(roots, None, ())
+        documents = [package.document.nodes for package in proven]
+        known = {node.hash: node for nodes in documents for node in nodes}
+        nodes = closure_nodes(documents)
+        mirrors = roots[0].sources
+        wanted = (_wanted_node(node.name, node.version, node.hash, mirrors, known.get) for node in nodes)
+        return _Request(tuple(wanted), None, nodes)
+
+    async def _named(
+        self, names: Sequence[tuple[str, str, str]], engine: dict[str, Any]
+    ) -> tuple[tuple[Wanted, ...], tuple[VerifiedPackage, ...]]:
+        """Prove packages that are named in full, at whatever mirror has them.
+
+        No index is read, but where nobody has them and there may be a mirror of layout 2: there a package's file names
+        are made of more than name, version and hash.
+        """
         from .fetch.execute import prove_items
         from .fetch.model import Wanted
 
         deliver = tuple(m for m in self.mirrors() if not m.location.endswith((".md", ".json")))
         mirrors = tuple(self._sources_of(deliver).values())
-        roots = [Wanted(pin.name, pin.version, pin.hash, mirrors) for pin in pins]
-        if not deps:
-            return _Request(tuple(roots), None, ())
-        proven = await prove_items(roots, **engine)
-        nodes = closure_nodes([package.document.nodes for package in proven])
-        return _Request(tuple(Wanted(n.name, n.version, n.hash, mirrors) for n in nodes), None, nodes)
+        wanted = tuple(Wanted(*name, mirrors) for name in names)
+        try:
+            return wanted, await prove_items(wanted, **engine)
+        except MissingError:
+            if all(source.layout == "oci" for source in mirrors):
+                raise
+            sources = await self._alone(self._open_steps)
+            if "v2" not in sources.layouts().values():
+                raise
+        mirrors = tuple(self._delivery(sources).values())
+        wanted = tuple(_wanted_node(*name, mirrors, sources.specs.get) for name in names)
+        return wanted, await prove_items(wanted, **engine)
 
     async def _learn_closure(
         self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
@@ -797,26 +818,27 @@ class AsyncClient(_Base):
 
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""
-        if not sources.deliver:
-            kinds = {state.kind for state in sources.states if state.usable}
-            if kinds & {"v2", "oci"}:
-                raise UsageError(
-                    f"binaries cannot be fetched from a mirror of kind {' or '.join(sorted(kinds))} yet",
-                    hint="its specs can be listed and resolved; fetching needs a mirror of layout 3",
-                )
-        return self._sources_of(sources.deliver)
+        return self._sources_of(sources.deliver, sources.layouts())
 
-    def _sources_of(self, mirrors: Sequence[Mirror]) -> dict[str, Source]:
+    def _sources_of(
+        self, mirrors: Sequence[Mirror], layouts: Mapping[str, str] | None = None
+    ) -> dict[str, Source]:
         """Return mirrors as the fetch engine takes them, with their policy and keys, by name."""
         if not mirrors:
             raise UsageError(
                 "a cache page, lock file or bare index lists binaries but does not hold them",
                 hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
             )
-        return self._policies(mirrors)
+        return self._policies(mirrors, layouts)
 
-    def _policies(self, mirrors: Sequence[Mirror]) -> dict[str, Source]:
-        """Return mirrors with their signature policy and the keys that are trusted for them, by name."""
+    def _policies(
+        self, mirrors: Sequence[Mirror], layouts: Mapping[str, str] | None = None
+    ) -> dict[str, Source]:
+        """Return mirrors with their signature policy and the keys that are trusted for them, by name.
+
+        Raises:
+            ConfigError: signatures are required of a registry, where there are none.
+        """
         from .fetch.keys import load_files, load_trusted
         from .fetch.model import Source
         from .fetch.verify.policy import SignaturePolicy
@@ -829,6 +851,7 @@ class AsyncClient(_Base):
                 m.location,
                 SignaturePolicy(m.signed, frozenset(m.pinned)),
                 trusted | load_files(m.key_files) if m.key_files else trusted,
+                _layout(m, layouts or {}),
             )
             for m in mirrors
         }
@@ -1199,18 +1222,39 @@ def _is_local(url: str) -> bool:
 
 def _wanted(artifact: Artifact, sources: Sources, delivery: dict[str, Source]) -> Wanted:
     """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver."""
-    from .fetch.model import Wanted
-
     names = [name for name in artifact.mirrors if name in delivery]
     if sources.pages:  # the list's own mirrors first, then those named beside it
         names += [name for name in delivery if name not in sources.placed and name not in names]
-    return Wanted(artifact.name, artifact.version, artifact.hash, tuple(delivery[name] for name in names))
+    mirrors = tuple(delivery[name] for name in names)
+    return _wanted_node(artifact.name, artifact.version, artifact.hash, mirrors, sources.specs.get)
+
+
+def _wanted_node(
+    name: str, version: str, hash: str, mirrors: tuple[Source, ...], get: Callable[[str], Node | None]
+) -> Wanted:
+    """Return the fetch request for a package whose node `get` may know."""
+    from .fetch.model import Wanted
+    from .resolver.index.readers.places import recorded_compiler
+
+    node, compiler = get(hash), None
+    if node is not None and any(source.layout in ("", "v2") for source in mirrors):
+        with suppress(FormatError):  # its compiler is not recorded; only names in layout 2 need it
+            compiler = recorded_compiler(node, get)
+    return Wanted(name, version, hash, mirrors, node, compiler)
+
+
+def _layout(mirror: Mirror, layouts: Mapping[str, str]) -> str:
+    """Return the layout of a mirror as the fetch engine takes it, "" when nobody looked."""
+    from .config import check_policy
+
+    check_policy(mirror.location, mirror.signed, mirror.pinned, f"mirror {mirror.name}")
+    return "oci" if is_registry(mirror.location) else layouts.get(mirror.name, "")
 
 
 def _locked(package: VerifiedPackage) -> Locked:
     from .lockfile import Locked
 
-    tarball, spec = package.tarball, package.manifest.spec()
+    tarball, spec = package.tarball, package.spec
     wanted = package.wanted
     return Locked(
         wanted.name, wanted.version, wanted.hash, tarball.sha256, tarball.size, spec.sha256, spec.size

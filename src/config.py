@@ -115,7 +115,7 @@ def mirror_from_argument(
     """
     known = next((mirror for mirror in config.mirrors if mirror.name == text), None)
     if known is None:
-        signed = "none" if unsigned else "required"
+        signed = "none" if unsigned or is_registry(text) else "required"
         return Mirror(_shown(text), absolute(text), signed, (), key_files, "command line")
     return Mirror(
         known.name,
@@ -126,6 +126,26 @@ def mirror_from_argument(
         known.origin,
         known.view,
     )
+
+
+def is_registry(location: str) -> bool:
+    """Return True for an OCI registry, in which signatures do not exist."""
+    return location.startswith(("oci://", "oci+http://"))
+
+
+def default_policy(location: str) -> str:
+    """Return the signature policy of a mirror for which none is written down."""
+    return "none" if is_registry(location) else "required"
+
+
+def check_policy(location: str, signed: str, pinned: tuple[str, ...], what: str) -> None:
+    """Refuse what no registry can hold. Raises ConfigError."""
+    if is_registry(location) and (signed != "none" or pinned):
+        raise ConfigError(
+            f"{what}: a registry holds no signatures, so none can be required of {_shown(location)}",
+            hint='signed = "none" without keys accepts what the registry says: digests and binding are checked all '
+            "the same; or use a mirror of layout 3",
+        )
 
 
 def absolute(location: str) -> str:
@@ -246,7 +266,7 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
     url = table.get("url")
     if not isinstance(url, str) or not url:
         raise ConfigError(f'{path}: mirrors.{name} needs url = "..."')
-    signed = table.get("signed", "required")
+    signed = table.get("signed", default_policy(url))
     if signed not in SIGNED:
         raise ConfigError(f"{path}: mirrors.{name}.signed is {signed!r}", hint=f"one of {', '.join(SIGNED)}")
     keys = table.get("keys", [])
@@ -258,6 +278,7 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
         (key for key in pinned if len(key) not in (40, 64) or set(key) - set("0123456789ABCDEF")), None
     ):
         raise ConfigError(f"{path}: mirrors.{name}.keys: {bad} is no full fingerprint (40 hex digits)")
+    check_policy(url, signed, pinned, f"{path}: mirrors.{name}")
     view = table.get("view", "")
     if not isinstance(view, str) or "/" in view:
         raise ConfigError(f"{path}: mirrors.{name}.view must be the name of a view")

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 
-from .config import SIGNED, absolute
+from .config import SIGNED, absolute, check_policy, default_policy
 from .errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
@@ -18,18 +18,23 @@ _HEADER = re.compile(r"^\s*\[+\s*([^\]]+?)\s*\]+\s*(?:#.*)?$")
 
 
 def add_mirror(
-    path: str, name: str, url: str, *, signed: str = "required", keys: tuple[str, ...] = (), view: str = ""
+    path: str, name: str, url: str, *, signed: str = "", keys: tuple[str, ...] = (), view: str = ""
 ) -> None:
     """Append a mirror to the file at `path`, which is made when it is not there.
 
+    `signed` is one of SIGNED, "" for the default of its kind.
+
     Raises:
         UsageError: the name is taken or not usable, or a value is not of its kind.
-        ConfigError: the file cannot be read or written.
+        ConfigError: the file cannot be read or written, or a registry is to be signed.
     """
+    default = default_policy(url)
+    signed = signed or default
     if not _BARE.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a mirror", hint="letters, digits, - and _")
     if signed not in SIGNED:
         raise UsageError(f"signed is {signed!r}", hint=f"one of {', '.join(SIGNED)}")
+    check_policy(url, signed, keys, f"mirror {name}")
     text = _read(path)
     old = _mirrors(text, path)
     if name in old:
@@ -37,7 +42,7 @@ def add_mirror(
             f"{path} has a mirror {name} already", hint=f"`cachefetch mirror remove {name}` first"
         )
     lines = [f"[mirrors.{name}]", f"url = {_quoted(absolute(url))}"]
-    lines += [f"signed = {_quoted(signed)}"] if signed != "required" else []
+    lines += [f"signed = {_quoted(signed)}"] if signed != default else []
     lines += [f"keys = [{', '.join(map(_quoted, keys))}]"] if keys else []
     lines += [f"view = {_quoted(view)}"] if view else []
     head = text.rstrip("\n")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Steps = Generator["tuple[Get, ...] | Pause", "tuple[Answer, ...]", T]
 
 #: Formats that the fetch engine can fetch binaries from.
-DELIVERS = ("v3", "bundle")
+DELIVERS = ("v3", "v2", "oci", "bundle")
 #: Endings of documents that list binaries and hold none.
 _LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig", f"/{PAGE_DATA_FILE}", f"/{CATALOGUE_FILE}")
 _POLL_S = 0.02
@@ -120,6 +120,11 @@ class Sources:
     deliver: tuple[Mirror, ...]
     pages: bool
     placed: frozenset[str] = frozenset()
+
+    def layouts(self) -> dict[str, str]:
+        """Return the layout of each mirror that was looked at, by name. A bundle is a mirror of layout 3."""
+        kinds = {state.mirror: state.kind for state in self.states if state.kind in DELIVERS}
+        return {mirror: "v3" if kind == "bundle" else kind for mirror, kind in kinds.items()}
 
     def current_states(self) -> tuple[MirrorState, ...]:
         """Return the states with what came out while records were decoded: how many had to be skipped."""

@@ -198,6 +198,7 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
             record.node.version,
             record.node.hash,
             tuple(delivery[name] for name in record.mirrors if name in delivery),
+            record.node,
         )
         for record in records
     )
@@ -310,6 +311,11 @@ async def sync(
         raise UsageError(
             "cache pages record no dependencies, so there is no closure to copy",
             hint="name the mirror itself with --from",
+        )
+    if other := {source.layout for source in delivery.values()} & {"v2", "oci"}:
+        raise UsageError(
+            f"packages cannot be copied from a mirror of kind {' or '.join(sorted(other))} yet",
+            hint="`cachefetch fetch --to DIR` takes single packages from it",
         )
     to = absolute_directory(to)
     check_destination(to)

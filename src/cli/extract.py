@@ -39,6 +39,8 @@ def execute(args: argparse.Namespace) -> int:
         line(f"{done.item.name}@{done.item.version}  /{done.item.hash}  {done.path}")
     for warning in done.warnings:
         say(f"warning: {warning.message}")
+    if done.item.dag_hash:
+        say("the DAG hash was computed again and is right", args)
     say(_prefixes(done.contents))
     return 0
 

@@ -170,7 +170,9 @@ def _print(receipt: Receipt, args: argparse.Namespace) -> None:
     for warning in receipt.warnings:
         say(f"warning: {warning.message}")
     size = sum(item.size for item in receipt.items)
+    confirmed = sum(item.dag_hash for item in receipt.items)
     say(
-        f"{len(receipt.items)} packages verified, {size} bytes; {receipt.network_bytes} bytes over the network",
+        f"{len(receipt.items)} packages verified, {size} bytes; {receipt.network_bytes} bytes over the network; "
+        f"{confirmed} DAG hashes computed again and right",
         args,
     )

@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signed",
         choices=("required", "if-present", "none"),
-        default="required",
-        help="add: whether manifests need a signature",
+        default="",
+        help="add: whether manifests need a signature; required, but none for a registry",
     )
     parser.add_argument(
         "--pin",

@@ -15,18 +15,19 @@ from .events import Finished, Planned, Reporter
 from .failures import SOURCE_ERRORS, for_run, unique
 from .limits import DEFAULT_LIMITS
 from .metadata import prove
-from .model import Item, Meter, Receipt
+from .model import Caveat, Item, Meter, Receipt
 from .payload import deliver
 from .plan import plan
 from .retry import Clockwork
 from .session import Session
+from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from .limits import Limits
-    from .model import Caveat, VerifiedPackage, Wanted
+    from .model import VerifiedPackage, Wanted
     from .payload import Delivered
     from .plan import FetchPlan
     from .store.cas import Store, Stored
@@ -132,7 +133,7 @@ async def fetch_items(
         return delivered, await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
 
     delivered, items = await _in_time(session, work)
-    warnings = adopted + unique([warning for one in delivered for warning in one.warnings])
+    warnings = adopted + unique([warning for one in delivered for warning in _warnings(one)])
     session.emit(Finished(0, len(items), session.meter.network_bytes))
     return Receipt(tuple(items), session.meter.network_bytes, warnings)
 
@@ -236,6 +237,18 @@ def _wanted(package: VerifiedPackage) -> Wanted:
     return package.wanted
 
 
+def _warnings(one: Delivered) -> tuple[Caveat, ...]:
+    """Return what went wrong, and the note that nobody signed what comes from a registry."""
+    if one.package.signature != NOT_POSSIBLE:
+        return one.warnings
+    mirror = one.package.source.mirror
+    message = (
+        f"mirror {mirror} is a registry, which holds no signatures: digests and binding were checked, not who "
+        "published the binary"
+    )
+    return (*one.warnings, Caveat("no-signatures", message, mirror))
+
+
 def _item(session: Session, one: Delivered, to: str | None) -> Item:
     package, wanted, blob = one.package, one.package.wanted, one.package.tarball
     path = one.path
@@ -254,6 +267,7 @@ def _item(session: Session, one: Delivered, to: str | None) -> Item:
         path,
         package.signature,
         package.key,
+        package.document.dag_hash_confirmed,
     )
 
 

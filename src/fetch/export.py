@@ -11,7 +11,8 @@ import re
 
 from ..errors import UsageError
 from ..resolver.index.readers.manifest import spec_stem
-from .transports import is_network, join
+from .layouts import payload_url, plain_url
+from .transports import is_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def urls_of(step: Step) -> list[str]:
     """Return the URLs of the payload, the mirror that proved the package first, without credentials."""
     package = step.package
     sources = sorted(package.wanted.sources, key=lambda source: source is not package.source)
-    found = [join(source.url, package.tarball.path) for source in sources]
+    found = [plain_url(payload_url(source, package)) for source in sources]
     return [_USERINFO.sub(r"\1", url, count=1) if is_network(url) else _file_url(url) for url in found]
 
 

@@ -1,8 +1,8 @@
 """Proving a package before any payload moves: manifest, signature, spec document, binding to the request.
 
 The order is that of docs/security.md: signature on the exact bytes as the mirror's policy asks -> schema -> digest
-of the spec blob -> its root hash, name and version equal the request. Spack 1.1 skips the last two, so a valid
-manifest of another package could stand in (docs/formats.md).
+of the spec blob -> its root hash, name and version equal the request, and the node that of the index. Spack 1.1 skips
+all but the first two, so a valid manifest of another package could stand in (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ from dataclasses import replace
 
 from anyio import to_thread
 
-from ..errors import FormatError
-from ..resolver.index.readers.manifest import spec_manifest_path, spec_stem
+from ..errors import FormatError, NotFoundError
+from . import images, layout2
+from .asking import Asking
 from .events import Verified, Warned
 from .failures import SOURCE_ERRORS, caveats, for_package
+from .layouts import OCI, UNKNOWN, V2, V3, blob_url, kept_name, manifest_url
 from .model import Failure, VerifiedPackage
-from .transports import join
-from .verify.binding import check_binding, read_spec_blob
+from .verify.binding import check_binding, check_index_node, read_spec_blob
 from .verify.policy import apply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..resolver.index.readers.manifest import BlobRef
+    from collections.abc import Awaitable, Callable
+
     from .model import Source, Wanted
     from .session import Session
     from .store.cas import Store
@@ -39,7 +41,7 @@ async def prove(session: Session, wanted: Wanted, transfer: int = 0) -> Verified
     # One process asks the mirrors, the others wait and find its answer in the store.
     package = await session.alone(
         session.metadata_slots,
-        f"prove-{_key(wanted)}",
+        f"prove-{kept_name(wanted, V3)}",
         ready=lambda: stored(session, wanted, []),
         prepare=lambda lock: None,  # noqa: ARG005 - being called means having it
         work=lambda _: _prove_locked(session, wanted, transfer),
@@ -62,20 +64,16 @@ async def _prove_locked(session: Session, wanted: Wanted, transfer: int) -> Veri
 
 
 def stored(session: Session, wanted: Wanted, failures: list[Failure]) -> VerifiedPackage | None:
-    """Prove a package from the kept manifest and spec blob, with the policies of today; None if that fails."""
-    data = session.store.manifest(_key(wanted))
-    if data is None:
-        return None
-    what = f"stored manifest of {wanted}"
+    """Prove a package from what the store kept, with the policies of today; None if that fails."""
     for source in wanted.sources:
-        try:
-            verified = _apply(session, source, data, what)
-            ref = verified.manifest.spec()
-            blob = session.store.read(ref.sha256, ref.size)
-            if blob is not None:
-                return _bound(wanted, source, verified, blob, what, stored=True)
-        except SOURCE_ERRORS as error:
-            failures.append(Failure(source.mirror, error))
+        for layout in _layouts(source, wanted):
+            try:
+                found = _FROM_STORE[layout](session, wanted, source)
+            except SOURCE_ERRORS as error:
+                failures.append(Failure(source.mirror, error))
+                continue
+            if found is not None:
+                return found
     return None
 
 
@@ -102,39 +100,58 @@ async def from_mirrors(
 async def _from_mirror(
     session: Session, wanted: Wanted, source: Source, transfer: int, alternatives: bool
 ) -> VerifiedPackage:
-    url = join(source.url, spec_manifest_path(wanted.name, wanted.version, wanted.hash))
-    data = await session.document(
-        source, url, session.limits.manifest_bytes, transfer, alternatives=alternatives
-    )
+    """Ask one mirror; of one whose layout nobody knows, layout 2 is tried when layout 3 has nothing."""
+    asking = Asking(session, source, transfer, alternatives)
+    layouts = _layouts(source, wanted)
+    for layout in layouts[:-1]:
+        try:
+            return await _FROM_MIRROR[layout](asking, wanted)
+        except NotFoundError:
+            continue
+    return await _FROM_MIRROR[layouts[-1]](asking, wanted)
+
+
+def _layouts(source: Source, wanted: Wanted) -> tuple[str, ...]:
+    """Return the layouts that the package may have in a mirror, in the order to try."""
+    if source.layout != UNKNOWN:
+        return (source.layout,)
+    return (V3, V2) if wanted.node is not None else (V3,)
+
+
+async def _layout3(asking: Asking, wanted: Wanted) -> VerifiedPackage:
+    session, source = asking.session, asking.source
+    url = manifest_url(source, wanted)
+    data = await asking.document(url, session.limits.manifest_bytes)
     what = f"manifest {url.partition('?')[0].rpartition('/')[2]}"
     verified = _apply(session, source, data, what)
     ref = verified.manifest.spec()
     verified.manifest.tarball()  # a manifest without payload is of no use: say so before anything else
-    blob = await _spec_blob(session, source, ref, what, transfer, alternatives)
-    package = _bound(wanted, source, verified, blob, what, stored=False)
-    await to_thread.run_sync(_keep, session.store, _key(wanted), data, blob, ref.sha256)
-    return package
-
-
-def _keep(store: Store, key: str, manifest: bytes, blob: bytes, sha256: str) -> None:
-    store.put_bytes(blob, sha256)  # before the manifest that names it
-    store.put_manifest(key, manifest)
-
-
-async def _spec_blob(
-    session: Session, source: Source, ref: BlobRef, what: str, transfer: int, alternatives: bool
-) -> bytes:
     if ref.size > session.limits.spec_blob_bytes:
         raise FormatError(
             f"{what} promises a spec document of {ref.size} bytes; the limit is {session.limits.spec_blob_bytes}",
             hint="the mirror is damaged or hostile; tell its owner",
             context={"size": ref.size},
         )
-    kept = session.store.read(ref.sha256, ref.size)  # small, and hardly ever there: not worth a hop
-    if kept is not None:
-        return kept
-    url = join(source.url, ref.path)
-    return await session.blob(source, url, ref.size, transfer, alternatives=alternatives)
+    blob = await asking.blob(blob_url(source, ref.sha256), ref.sha256, ref.size)
+    package = _bound(wanted, source, verified, blob, what, stored=False)
+    await to_thread.run_sync(_keep, session.store, kept_name(wanted, V3), data, blob, ref.sha256)
+    return package
+
+
+def _stored_layout3(session: Session, wanted: Wanted, source: Source) -> VerifiedPackage | None:
+    data = session.store.manifest(kept_name(wanted, V3))
+    if data is None:
+        return None
+    what = f"stored manifest of {wanted}"
+    verified = _apply(session, source, data, what)
+    ref = verified.manifest.spec()
+    blob = session.store.read(ref.sha256, ref.size)
+    return None if blob is None else _bound(wanted, source, verified, blob, what, stored=True)
+
+
+def _keep(store: Store, key: str, manifest: bytes, blob: bytes, sha256: str) -> None:
+    store.put_bytes(blob, sha256)  # before the manifest that names it
+    store.put_manifest(key, manifest)
 
 
 def _apply(session: Session, source: Source, data: bytes, what: str) -> VerifiedManifest:
@@ -145,12 +162,30 @@ def _apply(session: Session, source: Source, data: bytes, what: str) -> Verified
 def _bound(
     wanted: Wanted, source: Source, verified: VerifiedManifest, blob: bytes, what: str, *, stored: bool
 ) -> VerifiedPackage:
-    document = read_spec_blob(blob, verified.manifest.spec(), what=f"spec document of {wanted}")
+    manifest = verified.manifest
+    document = read_spec_blob(blob, manifest.spec(), what=f"spec document of {wanted}")
     check_binding(document, name=wanted.name, version=wanted.version, hash=wanted.hash, what=what)
+    if wanted.node is not None:
+        check_index_node(document, wanted.node, what=what)
     return VerifiedPackage(
-        wanted, verified.manifest, document, source, verified.signature, verified.key, stored
+        wanted,
+        manifest.tarball(),
+        manifest.spec(),
+        document,
+        source,
+        verified.signature,
+        verified.key,
+        stored,
     )
 
 
-def _key(wanted: Wanted) -> str:
-    return spec_stem(wanted.name, wanted.version, wanted.hash)
+_FROM_MIRROR: dict[str, Callable[[Asking, Wanted], Awaitable[VerifiedPackage]]] = {
+    V3: _layout3,
+    V2: layout2.from_mirror,
+    OCI: images.from_mirror,
+}
+_FROM_STORE: dict[str, Callable[[Session, Wanted, Source], VerifiedPackage | None]] = {
+    V3: _stored_layout3,
+    V2: layout2.from_store,
+    OCI: images.from_store,
+}

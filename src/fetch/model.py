@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .transports import is_network, redact
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..errors import CachefetchError
-    from ..resolver.index.readers.manifest import BlobRef, Manifest
+    from ..resolver.index.readers.manifest import BlobRef
+    from ..resolver.model import Node
     from .verify.binding import SpecDocument
     from .verify.openpgp import Keyring
     from .verify.policy import SignaturePolicy
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A mirror of layout 3 and what it must prove.
+    """A mirror and what it must prove.
 
     Attributes:
         mirror: its name, as messages and receipts show it.
         url: its base: a path, ``file://``, ``http://`` or ``https://``.
         policy: which signatures it needs, and the fingerprints that are pinned.
         keyring: the trusted certificates.
+        layout: "v3", "v2", "oci", or "" when nobody looked: 3, else 2 (`layouts`).
     """
 
     mirror: str
     url: str
     policy: SignaturePolicy
     keyring: Keyring
+    layout: str = ""
 
     def __repr__(self) -> str:
         # Values get into logs and tracebacks: the URL may hold a password, and certificates are long.
@@ -45,12 +48,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One binary: package `name`, `version`, full DAG `hash`, and the mirrors to ask, in this order."""
+    """One binary: package `name`, `version`, full DAG `hash`, and the mirrors to ask, in this order.
+
+    `node` is what the index says about it, None when no index was read; a mirror whose spec document says otherwise
+    is refused. `compiler` is the one in the names of layout 2 (`places.recorded_compiler`).
+    """
 
     name: str
     version: str
     hash: str
     sources: tuple[Source, ...]
+    node: Node | None = field(default=None, compare=False)
+    compiler: tuple[str, str] | None = None
 
     def __str__(self) -> str:
         """Return ``zlib@1.3.1/a2u4nrk``."""
@@ -84,28 +93,27 @@ class VerifiedPackage:
 
     Attributes:
         wanted: the request.
-        manifest: its blobs.
+        tarball: the payload.
+        spec: the spec document as the mirror stores it: spec blob, spec file, or config of the image.
         document: the spec document; root first.
         source: the mirror whose policy the manifest meets.
-        signature: "good", "none" or "not-required".
+        signature: "good", "none", "not-required" or "not-possible".
         key: fingerprint of the signing key, or None.
         stored: True when the manifest came from the store.
         failures: what mirrors asked before `source` did wrong.
+        layout: that of the mirror which it was proven from: "v3", "v2" or "oci".
     """
 
     wanted: Wanted
-    manifest: Manifest
+    tarball: BlobRef
+    spec: BlobRef
     document: SpecDocument
     source: Source
     signature: str
     key: str | None
     stored: bool
     failures: tuple[Failure, ...] = ()
-
-    @property
-    def tarball(self) -> BlobRef:
-        """The payload: the install tarball."""
-        return self.manifest.tarball()
+    layout: str = "v3"
 
 
 class Meter:
@@ -123,6 +131,7 @@ class Item:
         origin: "network" (any mirror), "store", or "site" (a read-only layer).
         mirror: name of the mirror that delivered it; for what was stored, the one whose policy it meets.
         path: where the tarball is: in ``--to`` if that was asked for, else in the store.
+        dag_hash: True when the DAG hash was computed again and is right; False proves nothing.
         sha256, size: of the tarball; bytes.
     """
 
@@ -136,6 +145,7 @@ class Item:
     path: str
     signature: str
     key: str | None
+    dag_hash: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return an entry of ``items`` in ``cachefetch/fetch/1``. Digest and binding hold, or there is no item."""
@@ -148,7 +158,13 @@ class Item:
             "from": self.origin,
             "mirror": self.mirror,
             "path": self.path,
-            "verified": {"digest": True, "binding": True, "signature": self.signature, "key": self.key},
+            "verified": {
+                "digest": True,
+                "binding": True,
+                "signature": self.signature,
+                "key": self.key,
+                "dag_hash": self.dag_hash,
+            },
         }
 
 

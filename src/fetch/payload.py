@@ -9,11 +9,12 @@ from anyio import to_thread
 from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
 from .events import Reused, Started, Stored, Waiting, Warned
 from .failures import caveats, for_package
+from .layouts import payload_url
 from .metadata import from_mirrors
 from .model import Caveat, Failure
 from .resume import PartInfo, continues, start
 from .session import encoding_note, longer
-from .transports import join, redact
+from .transports import redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Payload:
     async def _receive(self, part: PartWriter, source: Source, *, alternatives: bool) -> str:
         """Receive the blob from one mirror, with retries that continue where the last try stopped."""
         session = self.session
-        url = join(source.url, self.blob.path)
+        url = payload_url(source, self.package)
         transport = session.transport(source, url)
 
         async def attempt() -> None:

@@ -35,6 +35,7 @@ def test_a_hash(cli: Cli, tmp_path: Path) -> None:
         "binding": True,
         "signature": "good",
         "key": "782919F9DB28EF14FA36F2A892DFACD7F6EA048A",
+        "dag_hash": True,
     }
     assert document["relocated"] is False
     assert document["build_prefix"].startswith(document["build_root"] + "/")

@@ -44,7 +44,13 @@ def test_a_fetch_is_complete_and_verified(cli: Cli, tmp_path: Path) -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == item["sha256"]
         assert path.stat().st_size == item["size"]
         fingerprint = "782919F9DB28EF14FA36F2A892DFACD7F6EA048A"
-        assert item["verified"] == {"digest": True, "binding": True, "signature": "good", "key": fingerprint}
+        assert item["verified"] == {
+            "digest": True,
+            "binding": True,
+            "signature": "good",
+            "key": fingerprint,
+            "dag_hash": True,
+        }
 
 
 def test_a_second_run_takes_everything_from_the_store(cli: Cli) -> None:

@@ -140,9 +140,7 @@ class Sync:
     ) -> SyncPlan:
         prune: Mapping[str, int] = {}
         if self.how.prune:
-            named = {
-                blob.sha256 for package in packages for blob in (package.tarball, package.manifest.spec())
-            }
+            named = {blob.sha256 for package in packages for blob in (package.tarball, package.spec)}
             named |= {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
             prune = await unnamed(self.to, listing, named | set(published.blobs()))
         plan = make_plan(packages, known, published.blobs(), listing.blobs, prune)
@@ -178,7 +176,7 @@ class Sync:
             self.done["copied_bytes"] += package.tarball.size
         stem = stem_of(package.wanted)
         await to_thread.run_sync(self.to.publish, stem)
-        spec = package.manifest.spec()
+        spec = package.spec
         tarball = package.tarball
         row = Row(
             stem, tarball.sha256, tarball.size, spec.sha256, spec.size, package.signature, package.key or ""

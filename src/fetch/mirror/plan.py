@@ -136,7 +136,7 @@ def make_plan(
     """
     needed = dict(small)
     for package in packages:
-        for blob in (package.manifest.spec(), package.tarball):
+        for blob in (package.spec, package.tarball):
             needed[blob.sha256] = blob.size
     copy = {sha256: size for sha256, size in needed.items() if there.get(sha256) != size}
     for row in rows:

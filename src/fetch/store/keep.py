@@ -8,9 +8,13 @@ import time
 from dataclasses import dataclass
 
 from ...errors import IntegrityError, TrustError
-from ..verify.binding import read_spec_blob
+from ...resolver.index.readers.manifest import parse_manifest
+from ..layouts import OCI, V2, parse_kept_name
+from ..verify.binding import parse_spec, read_spec_blob
+from ..verify.image import parse_image
 from ..verify.openpgp import Keyring
-from ..verify.policy import SignaturePolicy, apply
+from ..verify.policy import SignaturePolicy, check_signature
+from ..verify.specfile import tarball_digest
 from . import files
 
 TYPE_CHECKING = False
@@ -18,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from typing import Any
 
-    from ...resolver.index.readers.manifest import Manifest
+    from ...resolver.model import Node
     from .cas import Store
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HASH = re.compile(r"-([a-z2-7]{32})$")
 #: Work in progress that is younger than this may belong to a process that runs now.
 _YOUNG_S = 3600.0
 _ANY = SignaturePolicy("none")
@@ -88,8 +91,8 @@ def garbage(store: Store, keep: Collection[str], *, now: float | None = None) ->
     kept = 0
     with files.store_errors(store.root):
         for path, size in _files(os.path.join(store.root, "manifests")):
-            hash_ = _HASH.search(os.path.basename(path))
-            digests = _digests(path) if hash_ and hash_[1] in keep else None
+            known = parse_kept_name(os.path.basename(path))
+            digests = _digests(path, known[1]) if known and known[0] in keep else None
             if digests is None:
                 doomed.append((path, size))
             else:
@@ -128,21 +131,16 @@ def with_closure(store: Store, roots: Collection[str]) -> frozenset[str]:
     """Return the DAG hashes of `roots` and of what they need to link and run, as far as the store knows."""
     found = set(roots)
     for path, _ in _files(os.path.join(store.root, "manifests")):
-        hash_ = _HASH.search(os.path.basename(path))
-        if hash_ and hash_[1] in roots:
-            found |= _closure(store, path, hash_[1])
+        known = parse_kept_name(os.path.basename(path))
+        if known and known[0] in roots:
+            found |= _closure(store, path, *known)
     return frozenset(found)
 
 
-def _closure(store: Store, path: str, root: str) -> set[str]:
-    manifest = _manifest(path)
-    if manifest is None:
-        return set()
+def _closure(store: Store, path: str, root: str, layout: str) -> set[str]:
     try:
-        ref = manifest.spec()
-        blob = store.read(ref.sha256, ref.size)
-        nodes = {node.hash: node for node in read_spec_blob(blob, ref, what=path).nodes} if blob else {}
-    except IntegrityError:
+        nodes = {node.hash: node for node in _nodes(store, path, layout)}
+    except (IntegrityError, TrustError):
         return set()
     found, waiting = {root}, [root]
     while waiting:
@@ -153,18 +151,37 @@ def _closure(store: Store, path: str, root: str) -> set[str]:
     return found
 
 
-def _manifest(path: str) -> Manifest | None:
-    """Return a stored manifest, None when it cannot be read. Its signature is checked when it is used."""
+def _nodes(store: Store, path: str, layout: str) -> tuple[Node, ...]:
+    """Return the nodes of the spec document that belongs to a stored manifest. Signatures are checked at use."""
+    data = files.read_or_none(path) or b""
+    if layout == V2:
+        return parse_spec(_text(data, path), what=path).nodes
+    image = layout == OCI
+    ref = (
+        parse_image(data, what=path).config if image else parse_manifest(_text(data, path), what=path).spec()
+    )
+    blob = store.read(ref.sha256, ref.size)
+    return read_spec_blob(blob, ref, what=path).nodes if blob else ()
+
+
+def _digests(path: str, layout: str) -> set[str] | None:
+    """Return the blobs that a stored manifest names, None when it cannot be read."""
     data = files.read_or_none(path)
+    if data is None:
+        return None
     try:
-        return None if data is None else apply(_ANY, data, Keyring(), what=path, now=0).manifest
+        if layout == V2:
+            return {tarball_digest(parse_spec(_text(data, path), what=path), what=path)}
+        if layout == OCI:
+            image = parse_image(data, what=path)
+            return {image.config.sha256, image.tarball.sha256}
+        return {blob.sha256 for blob in parse_manifest(_text(data, path), what=path).blobs}
     except (IntegrityError, TrustError):
         return None
 
 
-def _digests(path: str) -> set[str] | None:
-    manifest = _manifest(path)
-    return None if manifest is None else {blob.sha256 for blob in manifest.blobs}
+def _text(data: bytes, path: str) -> bytes:
+    return check_signature(_ANY, data, Keyring(), what=path, now=0).text
 
 
 def _blobs(root: str) -> Iterator[tuple[str, str, int]]:

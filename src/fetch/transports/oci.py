@@ -71,10 +71,7 @@ class OciTransport(HttpTransport):
                 context={"url": redact(url), "status": 401},
             )
         realm = values["realm"]
-        if (
-            not realm.startswith("https://")
-            and host_of(realm).partition(":")[0] != host_of(url).partition(":")[0]
-        ):
+        if not realm.startswith("https://") and not _same_plain_host(realm, url):
             raise MirrorError(
                 f"{redact(url)}: the registry sends us to {redact(realm)} for a token, which is not https",
                 hint="tell the owner of the registry",
@@ -106,6 +103,12 @@ def http_url(url: str) -> tuple[str, str]:
         )
     scheme = "http" if match[1] == "oci+http" else "https"
     return f"{scheme}://{match[3]}", unquote(match[2] or "")
+
+
+def _same_plain_host(realm: str, url: str) -> bool:
+    """Return True when both are http on one host: then a token service without TLS takes nothing away."""
+    plain = realm.startswith("http://") and url.startswith("http://")
+    return plain and host_of(realm).partition(":")[0] == host_of(url).partition(":")[0]
 
 
 def _authorization(token: str | None) -> dict[str, str]:

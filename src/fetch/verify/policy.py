@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from typing import Literal
 
     #: "good": verified; "none": unsigned where a signature is optional; "not-required": not looked at.
-    SignatureState = Literal["good", "none", "not-required"]
+    #: "not-possible": of a registry, which has none.
+    SignatureState = Literal["good", "none", "not-required", "not-possible"]
 
 REQUIRED = "required"
 IF_PRESENT = "if-present"
 NONE = "none"
 MODES = (REQUIRED, IF_PRESENT, NONE)
+#: The state of what comes from a registry, where signatures do not exist.
+NOT_POSSIBLE: Literal["not-possible"] = "not-possible"
 
 
 @dataclass(frozen=True, slots=True)

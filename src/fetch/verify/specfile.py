@@ -84,10 +84,13 @@ def verify_spec_file(
             context={"file": what, "reason": reason, "version": layout},
         )
     check_binding(document, name=name, version=version, hash=hash, what=what)
-    return VerifiedSpecFile(document, _digest(document, what), layout, verified.signature, verified.key)
+    return VerifiedSpecFile(
+        document, tarball_digest(document, what=what), layout, verified.signature, verified.key
+    )
 
 
-def _digest(document: SpecDocument, what: str) -> str:
+def tarball_digest(document: SpecDocument, *, what: str) -> str:
+    """Return the sha256 of the tarball that a spec file names. Raises FormatError when it names none."""
     checksum = document.raw.get("binary_cache_checksum")
     if not isinstance(checksum, dict) or checksum.get("hash_algorithm") != "sha256":
         _refuse(what, "names no sha256 of its tarball")

@@ -32,7 +32,7 @@ from cachefetch.fetch.store.cas import Stored
 from cachefetch.fetch.verify.binding import SpecDocument
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
-from cachefetch.resolver.index.readers.manifest import BlobRef, Manifest
+from cachefetch.resolver.index.readers.manifest import BlobRef
 
 SOURCE = Source("m", "/mirror", SignaturePolicy("none"), Keyring())
 WANTED = Wanted("zlib", "1.3.1", "a" * 32, (SOURCE,))
@@ -42,7 +42,7 @@ OTHER = Wanted("gmake", "4.4", "b" * 32, (SOURCE,))
 def package(number: int, size: int) -> VerifiedPackage:
     ref = BlobRef("application/vnd.spack.install.v2.tar+gzip", f"{number:064x}", size, "gzip")
     document = SpecDocument((), {}, 5, False)
-    return VerifiedPackage(WANTED, Manifest(3, (ref,)), document, SOURCE, "not-required", None, False)
+    return VerifiedPackage(WANTED, ref, ref, document, SOURCE, "not-required", None, False)
 
 
 def test_plan_splits_what_is_here_from_what_is_not() -> None:
@@ -166,7 +166,13 @@ def test_receipt_is_the_document_of_the_command_line() -> None:
                 "from": "network",
                 "mirror": "m",
                 "path": "/p",
-                "verified": {"digest": True, "binding": True, "signature": "good", "key": "F" * 40},
+                "verified": {
+                    "digest": True,
+                    "binding": True,
+                    "signature": "good",
+                    "key": "F" * 40,
+                    "dag_hash": False,
+                },
             }
         ],
         "warnings": [{"code": "digest-mismatch", "message": "text", "mirror": "bad"}],
