@@ -25,7 +25,7 @@ from cachefetch.resolver.spec.parser import parse  # noqa: E402
 from cachefetch.resolver.spec.versions import parse_version  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from cachefetch.resolver.model import Node, Record
@@ -47,6 +47,9 @@ class Nodes:
 
     def record(self, hash: str, /) -> Record | None:
         raise NotImplementedError("the matcher asks for nodes only")
+
+    def prefetch(self, hashes: Iterable[str], /) -> None:
+        """All of it is in memory."""
 
 
 def load() -> Any:

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".dev"))
@@ -63,6 +63,9 @@ class Memory:
 
     def record(self, hash: str) -> Record | None:
         return self._by_hash.get(hash)
+
+    def records(self, hashes: Sequence[str]) -> list[Record]:
+        return [self._by_hash[hash_] for hash_ in hashes if hash_ in self._by_hash]
 
 
 def node(name: str, version: str, at: int, children: list[Node]) -> Node:

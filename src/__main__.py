@@ -10,8 +10,12 @@ def main() -> int:
 
         sys.stdout.write(f"cachefetch {__version__}\n")
         return 0
+    import gc
+
     from .cli import run
 
+    # Decoding makes many small values and no cycles: by default the collector would look at them again and again.
+    gc.set_threshold(100_000, 20, 20)
     return run(sys.argv[1:])
 
 

@@ -30,7 +30,7 @@ else:
             for key, value in cls.__dict__.items()
             if key not in defaults and key not in ("__dict__", "__weakref__")
         }
-        body.update(__slots__=names, __match_args__=names, __init__=_make_init(names, defaults))
+        body.update(__slots__=names, __match_args__=names, __init__=_first_init(names, defaults))
         for name, method in _METHODS.items():
             body.setdefault(name, method)
         made = type(cls)(cls.__name__, cls.__bases__, body)
@@ -50,6 +50,16 @@ def without_secrets(url: str) -> str:
 
     shown = re.sub(r"://[^/?#@]*@", "://", url)
     return re.sub(r"(://[^?#]*)[?#].*", r"\1?...", shown, flags=re.S)
+
+
+def _first_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+    """Return an ``__init__`` that makes the real one: most classes get no instance in a short run (P4)."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        made = type(self).__init__ = _make_init(names, defaults)
+        made(self, *args, **kwargs)
+
+    return __init__
 
 
 def _make_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:

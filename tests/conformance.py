@@ -36,7 +36,7 @@ from cachefetch.resolver.spec.parser import parse, parse_many  # noqa: E402
 from cachefetch.resolver.spec.versions import Version, Versions, parse_version, parse_versions  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cachefetch.resolver.model import Node, Record
     from cachefetch.resolver.spec.parser import Spec
@@ -75,6 +75,9 @@ class Nodes:
 
     def record(self, hash: str, /) -> Record | None:
         raise NotImplementedError("the matcher asks for nodes only")
+
+    def prefetch(self, hashes: Iterable[str], /) -> None:
+        """All of it is in memory."""
 
 
 def attempt(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from ..values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, Protocol
 
     #: bool variant, single value, or multi-valued variant (sorted tuple).
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
         def record(self, hash: str, /) -> Record | None:
             """Return the record with that full DAG hash, or None."""
+
+        def prefetch(self, hashes: Iterable[str], /) -> None:
+            """Get ready to be asked for these hashes; a look-up of many may be cheaper than many look-ups."""
 
 
 #: Virtuals on the edge to a compiler, in the order of preference for display (Spack 1.x, docs/semantics.md).

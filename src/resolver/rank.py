@@ -98,10 +98,12 @@ def evaluate(contexts: tuple[Context, ...], candidates: Sequence[Record], usual:
         fits = tuple(r.node.hash for r in candidates if r.node.hash.startswith(first.spec.hash))
         for context in contexts:
             context.ambiguous = fits if len(fits) > 1 else ()
+    own = [[own_problems(record, context) for context in contexts] for record in candidates]
+    first.walk_all([r.node for r, found in zip(candidates, own, strict=True) if not any(found)])
     accepted: list[Record] = []
     failed: list[tuple[Record, list[Mismatch]]] = []
-    for record in candidates:
-        found = [problem for context in contexts for problem in problems(record, context)]
+    for record, judged in zip(candidates, own, strict=True):
+        found = [p for context, o in zip(contexts, judged, strict=True) for p in o or _below(record, context)]
         failed.append((record, found)) if found else accepted.append(record)
     rejected = tuple(
         _rejection(record, found, first) for record, found in nearest_first(failed, contexts, usual)
@@ -232,10 +234,12 @@ def _lacking(record: Record, context: Context) -> int:
 
 def problems(record: Record, context: Context) -> list[Mismatch]:
     """Return every reason against a candidate; closure gates are asked only when its own attributes fit."""
-    found = list(own_problems(record, context))
-    if not found:
-        found = [problem for gate in CLOSURE_GATES for problem in gate(record, context)]
-    return found
+    return list(own_problems(record, context)) or _below(record, context)
+
+
+def _below(record: Record, context: Context) -> list[Mismatch]:
+    """Return the reasons that the closure gives."""
+    return [problem for gate in CLOSURE_GATES for problem in gate(record, context)]
 
 
 def _rejection(record: Record, found: list[Mismatch], context: Context) -> Rejection:
@@ -342,7 +346,7 @@ def _relaxations(
         if len(names) != 1:
             continue
         name = names.pop()
-        rest = {_condition(p) for c in contexts for gate in CLOSURE_GATES for p in gate(record, c)}
+        rest = {_condition(p) for c in contexts for p in _below(record, c)}
         if not _lacking(record, contexts[0]) and (found[0].code == name or rest <= {name}):
             counts[name] = counts.get(name, 0) + 1
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

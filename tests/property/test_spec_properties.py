@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -271,6 +272,9 @@ class Dag:
 
     def record(self, hash: str, /) -> Record | None:
         raise NotImplementedError("the matcher asks for nodes only")
+
+    def prefetch(self, hashes: Iterable[str], /) -> None:
+        """All of it is in memory."""
 
 
 @cache

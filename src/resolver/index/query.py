@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def with_prefix(self, prefix: str) -> Sequence[Record]: ...  # noqa: D102
         def everything(self) -> Iterable[Record]: ...  # noqa: D102
         def record(self, hash: str) -> Record | None: ...  # noqa: D102
+        def records(self, hashes: Sequence[str]) -> Iterable[Record]: ...  # noqa: D102
         def raw(self, hash: str) -> tuple[Mapping[str, Any], int] | None: ...  # noqa: D102
 
 
@@ -76,6 +77,10 @@ class PageSource:
     def record(self, hash: str) -> Record | None:
         """The record with that full DAG hash, or None."""
         return self._records.get(hash)
+
+    def records(self, hashes: Sequence[str]) -> list[Record]:
+        """The records with those full DAG hashes, as far as there are any."""
+        return [self._records[hash_] for hash_ in hashes if hash_ in self._records]
 
     def raw(self, hash: str) -> None:
         """A page records no nodes as Spack writes them."""
@@ -137,10 +142,16 @@ class Specs:
     def record(self, hash: str, /) -> Record | None:
         """Return the merged record with that full DAG hash, or None."""
         if hash not in self._cache:
-            found = [record for source in self._sources if (record := source.record(hash))]
-            self._merge(found)
-            self._cache.setdefault(hash, None)
+            self.prefetch((hash,))
         return self._cache[hash]
+
+    def prefetch(self, hashes: Iterable[str], /) -> None:
+        """Look up all of these that are not known yet, with one question to each source."""
+        unknown = [hash_ for hash_ in hashes if hash_ not in self._cache]
+        if unknown:
+            self._merge(record for source in self._sources for record in source.records(unknown))
+            for hash_ in unknown:
+                self._cache.setdefault(hash_, None)
 
     def raw(self, hash: str, /) -> tuple[Mapping[str, Any], int] | None:
         """Return a node as the first source that has it wrote it, and its specfile version; None when none does."""

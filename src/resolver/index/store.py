@@ -12,17 +12,20 @@ import binascii
 import json
 import os
 import re
-import sqlite3
 import time
+
+try:  # the C module alone: `sqlite3` adds the types of `datetime` to it, which costs 3 ms at every start (P4)
+    import _sqlite3 as sqlite3
+except ImportError:  # not CPython
+    import sqlite3
 
 from ...errors import FormatError, StoreError
 from ..model import Record
 from .readers.nodes import node_from_dict, specfile_of_database
-from .splitter import Splitter, Unexpected, split_any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from .splitter import Row
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 #: Changes whenever the tables below do; an older sidecar is built anew.
 SCHEMA = "2"
 _CHUNK = 1 << 20
+#: Hashes in one question to the sidecar; SQLite takes 999 variables since its earliest versions.
+_BATCH = 900
 #: Seconds after which a download in the store can only be what a killed run left.
 _LEFTOVER_S = 86400.0
 #: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
@@ -318,8 +323,16 @@ class StoredIndex:
 
     def record(self, hash: str) -> Record | None:
         """The record with that full DAG hash, or None."""
-        rows = self._rows("WHERE hash = ?", hash)
-        return self._decode(*rows[0]) if rows else None
+        return next(iter(self.records((hash,))), None)
+
+    def records(self, hashes: Sequence[str]) -> list[Record]:
+        """The records with those full DAG hashes, as far as there are any; one query for some hundred of them."""
+        found = []
+        for at in range(0, len(hashes), _BATCH):
+            batch = hashes[at : at + _BATCH]
+            rows = self._rows(f"WHERE hash IN ({','.join('?' * len(batch))})", *batch)
+            found += [record for row in rows if (record := self._decode(*row))]
+        return found
 
     def _rows(self, condition: str, *values: str) -> list[tuple[str, int, int]]:
         """Return (hash, offset, length) of the records that meet a condition."""
@@ -410,6 +423,8 @@ def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
     """Read the file once: ((database version, rows, 0) or None for a shape that the fast path lacks, sha256)."""
     from hashlib import sha256
 
+    from .splitter import Splitter
+
     splitter, digest = Splitter(), sha256()
     rows: list[Row] = []
     expected = True
@@ -429,6 +444,8 @@ def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
 
 def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], int]:
     """Return (database version, rows, broken records) by decoding the whole index."""
+    from .splitter import split_any
+
     try:
         with open(body, "rb") as file:
             return split_any(file.read(), what=f"the index of {mirror}")
@@ -438,6 +455,8 @@ def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], int]:
 
 def _collect(rows: list[Row], step: Callable[[bytes], Iterable[Row]], chunk: bytes) -> bool:
     """Add the rows of one step; False when the text is not what the fast path knows."""
+    from .splitter import Unexpected
+
     try:
         rows.extend(step(chunk))
     except (Unexpected, UnicodeDecodeError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ...values import frozen
-from ..closure import Closure, closure_of
+from ..closure import Closure, closure_of, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from ..closure import Memo
     from ..model import Dag, Host, Node
     from ..spec.values import Spec
 
@@ -69,6 +70,7 @@ class Context:
         self.policy = policy if policy is not None else Policy()
         self.prefix_exists = prefix_exists
         self._closures: dict[str, Closure] = {} if walked is None else walked
+        self._walked: Memo = {}
         self._dependencies: dict[str, tuple[Node, ...]] = {}
         #: What a gate found out about a closure node, by gate and hash: candidates share most of their nodes.
         self.judged: dict[str, dict[str, Any]] = {}
@@ -83,10 +85,14 @@ class Context:
         """Return the packages that may stand for a virtual, best first; () for a name that is none."""
         return self.policy.providers.get(virtual) or PROVIDERS.get(virtual, ())
 
+    def walk_all(self, nodes: Sequence[Node]) -> None:
+        """Look up the closures of several candidates side by side, a level at a time."""
+        walk(nodes, self.dag, self._walked)
+
     def closure(self, node: Node) -> Closure:
         """Return the closure of a candidate. Pages record no edges: theirs is the node alone."""
         if node.hash not in self._closures:
-            self._closures[node.hash] = closure_of(node, self.dag)
+            self._closures[node.hash] = closure_of(node, self.dag, self._walked)
         return self._closures[node.hash]
 
     def dependencies(self, node: Node) -> tuple[Node, ...]:

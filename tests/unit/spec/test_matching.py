@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from cachefetch.errors import UsageError
@@ -29,6 +31,9 @@ class Dag:
 
     def record(self, hash: str, /) -> Record | None:
         raise NotImplementedError("the matcher asks for nodes only")
+
+    def prefetch(self, hashes: Iterable[str], /) -> None:
+        """All of it is in memory."""
 
 
 def make(name: str, version: str = "1.0", *edges: Edge, **fields: object) -> Node:

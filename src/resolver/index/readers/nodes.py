@@ -24,6 +24,9 @@ _FLAGS = frozenset(FLAG_NAMES)
 _SPECFILE_OF_DATABASE = {"6": 3, "7": 4, "8": 5, "9": 6}
 _EDGE_HASHES = ("hash", "full_hash", "build_hash")
 _BOOLEANS = {"true": True, "false": False}
+#: (types, virtuals) of edges that were checked before; bounded, because the texts come from the mirror.
+_COMBINATIONS: dict[tuple[str | None, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+_MOST_COMBINATIONS = 1000
 
 
 def specfile_of_database(version: str) -> int:
@@ -164,12 +167,12 @@ def _parameters(parameters: Any) -> tuple[dict[str, VariantValue], dict[str, tup
     flags: dict[str, tuple[str, ...]] = {}
     for key, value in parameters.items():
         if key in _FLAGS:
-            if words := _texts(value or (), f"parameters.{key}"):
+            if value and (words := _texts(value, f"parameters.{key}")):
                 flags[key] = words
         elif isinstance(value, bool):
             variants[key] = value
         elif isinstance(value, str):
-            variants[key] = _BOOLEANS.get(value.lower(), value)
+            variants[key] = _BOOLEANS.get(value.lower(), value) if 4 <= len(value) <= 5 else value
         elif isinstance(value, list):
             variants[key] = tuple(sorted(_texts(value, f"parameters.{key}")))
         else:
@@ -208,10 +211,29 @@ def _edges(entries: Any) -> tuple[Edge, ...]:
     if not entries:
         return ()
     if isinstance(entries, dict):  # specfile 1: keyed by package name
-        return tuple(_edge(name, entry) for name, entry in entries.items())
+        return tuple([_edge(name, entry) for name, entry in entries.items()])
     if not isinstance(entries, list):
         _bad("dependencies", entries, "a list or an object")
-    return tuple(_edge(entry.get("name") if isinstance(entry, dict) else None, entry) for entry in entries)
+    return tuple([_usual_edge(entry) for entry in entries])
+
+
+def _usual_edge(entry: Any) -> Edge:
+    """Return an edge as Spack writes it since specfile 4; `_edge` takes, or refuses, every other shape.
+
+    A closure has thousands of edges and some twenty combinations of types and virtuals: each is checked once.
+    """
+    try:
+        parameters = entry["parameters"]
+        types, virtuals = parameters["deptypes"], parameters["virtuals"]
+        known = (
+            _COMBINATIONS.get((*types, None, *virtuals)) if type(types) is type(virtuals) is list else None
+        )
+        hash, name = entry["hash"], entry["name"]
+    except (KeyError, TypeError):
+        known = None
+    if known is None or not hash or type(hash) is not str or type(name) is not str:
+        return _edge(entry.get("name") if isinstance(entry, dict) else None, entry)
+    return Edge(hash, name, *known)
 
 
 def _edge(name: Any, entry: Any) -> Edge:
@@ -227,12 +249,15 @@ def _edge(name: Any, entry: Any) -> Edge:
         _bad("dependencies.parameters", parameters, "an object")
     if isinstance(types, str):
         types = (types,)
-    return Edge(
+    edge = Edge(
         _text(hash, "dependencies.hash"),
         _text(name, "dependencies.name"),
         _texts(types, "dependencies.deptypes"),
         _texts(virtuals, "dependencies.virtuals"),
     )
+    if len(_COMBINATIONS) < _MOST_COMBINATIONS:
+        _COMBINATIONS[(*edge.types, None, *edge.virtuals)] = (edge.types, edge.virtuals)
+    return edge
 
 
 def _external(external: Any) -> str | None:
