@@ -17,7 +17,7 @@ import time
 try:  # the C module alone: `sqlite3` adds the types of `datetime` to it, which costs 3 ms at every start (P4)
     import _sqlite3 as sqlite3
 except ImportError:  # not CPython
-    import sqlite3
+    import sqlite3  # type: ignore[no-redef]  # the same functions
 
 from ...errors import FormatError, StoreError
 from ..model import Record
