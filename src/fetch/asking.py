@@ -5,11 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from anyio import to_thread
+
 from ..errors import FormatError
 from .transports import redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .model import Source
     from .session import Session
     from .transports import Head
@@ -23,6 +27,10 @@ class Asking:
     source: Source
     transfer: int
     alternatives: bool
+
+    async def run(self, work: Callable[..., None], *args: object) -> None:
+        """Do blocking work on the store."""
+        await to_thread.run_sync(work, *args)
 
     async def document(self, url: str, limit: int) -> bytes:
         """Read a small text of at most `limit` bytes."""

@@ -18,6 +18,7 @@ from .metadata import prove
 from .model import Caveat, Item, Meter, Receipt
 from .payload import deliver
 from .plan import plan
+from .quick import deliver_quickly, prove_quickly
 from .retry import Clockwork
 from .session import Session
 from .verify.policy import NOT_POSSIBLE
@@ -129,7 +130,7 @@ async def fetch_items(
             made = await to_thread.run_sync(_plan_now, session, packages)
             adopted = await to_thread.run_sync(take_in, session.store, made, adopt)
         await _plan(session, packages, to)
-        delivered = await _each(packages, lambda number, package: deliver(session, number, package), _wanted)
+        delivered = await _deliver_all(session, packages)
         return delivered, await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
 
     delivered, items = await _in_time(session, work)
@@ -203,7 +204,15 @@ async def _in_time(session: Session, work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _prove_all(session: Session, wanted: Sequence[Wanted]) -> tuple[VerifiedPackage, ...]:
-    return tuple(await _each(wanted, lambda number, one: prove(session, one, number), lambda one: one))
+    found = await prove_quickly(session, wanted)
+    proofs = await _each(wanted, found, lambda number, one: prove(session, one, number), lambda one: one)
+    session.met.clear()
+    return tuple(proofs)
+
+
+async def _deliver_all(session: Session, packages: Sequence[VerifiedPackage]) -> list[Delivered]:
+    found = await deliver_quickly(session, packages)
+    return await _each(packages, found, lambda number, one: deliver(session, number, one), _wanted)
 
 
 async def _plan(session: Session, packages: Sequence[VerifiedPackage], to: str | None) -> FetchPlan:
@@ -272,10 +281,12 @@ def _item(session: Session, one: Delivered, to: str | None) -> Item:
 
 
 async def _each(
-    things: Sequence[T], work: Callable[[int, T], Awaitable[R]], wanted: Callable[[T], Wanted]
+    things: Sequence[T],
+    results: dict[int, R],
+    work: Callable[[int, T], Awaitable[R]],
+    wanted: Callable[[T], Wanted],
 ) -> list[R]:
-    """Work on all things at the same time; one mirror's failure does not stop the others, a full disk does."""
-    results: dict[int, R] = {}
+    """Work on all things without a result; one mirror's failure stops no other, a full disk all."""
     errors: dict[int, CachefetchError] = {}
     fatal: list[CachefetchError] = []
 
@@ -290,7 +301,8 @@ async def _each(
 
     async with anyio.create_task_group() as group:
         for number, thing in enumerate(things):
-            group.start_soon(run, number, thing)
+            if number not in results:
+                group.start_soon(run, number, thing)
     if fatal:
         raise fatal[0]
     if errors:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
-
 from .layouts import OCI, blob_url, image_url, kept_name
 from .model import VerifiedPackage
 from .verify.binding import check_index_node
@@ -28,7 +26,7 @@ async def from_mirror(asking: Asking, wanted: Wanted) -> VerifiedPackage:
     image = parse_image(data, what=what)
     config = await asking.blob(blob_url(source, image.config.sha256), image.config.sha256, image.config.size)
     package = _proven(wanted, source, image, config, what, stored=False)
-    await to_thread.run_sync(_keep, session.store, kept_name(wanted, OCI), data, config, image.config.sha256)
+    await asking.run(_keep, session.store, kept_name(wanted, OCI), data, config, image.config.sha256)
     return package
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
-
 from ..errors import NotFoundError
 from ..resolver.index.readers.manifest import BlobRef
 from .layouts import V2, kept_name, payload_url, spec_file_urls
@@ -33,7 +31,7 @@ async def from_mirror(asking: Asking, wanted: Wanted) -> VerifiedPackage:
     package = _proven(session, wanted, source, data, what, 0, stored=False)
     place = session.store.locate(package.tarball.sha256)
     size = place.size if place else await asking.size(payload_url(source, package))
-    await to_thread.run_sync(session.store.put_manifest, kept_name(wanted, V2), data)
+    await asking.run(session.store.put_manifest, kept_name(wanted, V2), data)
     return _proven(session, wanted, source, data, what, size, stored=False)
 
 

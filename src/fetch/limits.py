@@ -10,8 +10,8 @@ class Limits:
     """Limits of one run; the unit ends the name (``_s`` seconds, ``_bytes`` bytes), the others are counts.
 
     Attributes:
-        metadata_in_flight: manifests and spec blobs asked for at the same time. Below the 64 that mirrors bear,
-            because httpx needs more CPU a request the more connections it pools.
+        metadata_in_flight: manifests and spec blobs asked for at the same time. Mirrors bear 64, but the general
+            way (httpx) needs more CPU a request the more connections it pools.
         blob_connections: payload blobs streamed at the same time.
         blobs_per_host: the same, for one host and port.
         connect_timeout_s: for TCP and TLS together.
@@ -25,6 +25,7 @@ class Limits:
         redirects: length of a chain of redirects.
         manifest_bytes: a larger manifest is refused.
         spec_blob_bytes: a larger compressed spec document is refused.
+        small_bytes: payloads up to this size go the quick way, one thread for many (`quick`).
         chunk_bytes: payload is hashed and written in pieces of this size,
         flush_s: or, on a slow link, of what came in so many seconds: a killed process loses no more than that.
         progress_interval_s: shortest time between two progress events of one transfer.
@@ -49,6 +50,7 @@ class Limits:
     redirects: int = 5
     manifest_bytes: int = 1 << 20
     spec_blob_bytes: int = 64 << 20
+    small_bytes: int = 256 << 10
     chunk_bytes: int = 1 << 20
     flush_s: float = 1.0
     progress_interval_s: float = 0.1

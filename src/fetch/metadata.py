@@ -41,7 +41,7 @@ async def prove(session: Session, wanted: Wanted, transfer: int = 0) -> Verified
     # One process asks the mirrors, the others wait and find its answer in the store.
     package = await session.alone(
         session.metadata_slots,
-        f"prove-{kept_name(wanted, V3)}",
+        lock_key(wanted),
         ready=lambda: stored(session, wanted, []),
         prepare=lambda lock: None,  # noqa: ARG005 - being called means having it
         work=lambda _: _prove_locked(session, wanted, transfer),
@@ -82,10 +82,13 @@ async def from_mirrors(
 ) -> VerifiedPackage | None:
     """Prove a package from its mirrors in order, keep what was proven, and note every failure."""
     noted = len(failures)
-    sources = session.in_order(wanted.sources)
+    failures += session.met_for_good(transfer, wanted.sources)
+    failed = {failure.mirror for failure in failures[noted:]}
+    sources = [one for one in session.in_order(wanted.sources) if one.mirror not in failed]
     for number, source in enumerate(sources, 1):
         try:
-            package = await _from_mirror(session, wanted, source, transfer, number < len(sources))
+            asking = Asking(session, source, transfer, number < len(sources))
+            package = await from_mirror(asking, wanted)
         except SOURCE_ERRORS as error:
             session.health.suspect(source.mirror, error)
             failures.append(Failure(source.mirror, error))
@@ -97,12 +100,16 @@ async def from_mirrors(
     return None
 
 
-async def _from_mirror(
-    session: Session, wanted: Wanted, source: Source, transfer: int, alternatives: bool
-) -> VerifiedPackage:
-    """Ask one mirror; of one whose layout nobody knows, layout 2 is tried when layout 3 has nothing."""
-    asking = Asking(session, source, transfer, alternatives)
-    layouts = _layouts(source, wanted)
+async def from_mirror(asking: Asking, wanted: Wanted) -> VerifiedPackage:
+    """Prove a package from one mirror and keep the proof.
+
+    Of a mirror whose layout nobody knows, layout 2 is tried when layout 3 has nothing. Nothing but `asking` is
+    awaited, so that an errand can do it too (`quick`).
+
+    Raises:
+        TrustError, IntegrityError, MirrorError, StoreError.
+    """
+    layouts = _layouts(asking.source, wanted)
     for layout in layouts[:-1]:
         try:
             return await _FROM_MIRROR[layout](asking, wanted)
@@ -134,7 +141,7 @@ async def _layout3(asking: Asking, wanted: Wanted) -> VerifiedPackage:
         )
     blob = await asking.blob(blob_url(source, ref.sha256), ref.sha256, ref.size)
     package = _bound(wanted, source, verified, blob, what, stored=False)
-    await to_thread.run_sync(_keep, session.store, kept_name(wanted, V3), data, blob, ref.sha256)
+    await asking.run(_keep, session.store, kept_name(wanted, V3), data, blob, ref.sha256)
     return package
 
 
@@ -147,6 +154,11 @@ def _stored_layout3(session: Session, wanted: Wanted, source: Source) -> Verifie
     ref = verified.manifest.spec()
     blob = session.store.read(ref.sha256, ref.size)
     return None if blob is None else _bound(wanted, source, verified, blob, what, stored=True)
+
+
+def lock_key(wanted: Wanted) -> str:
+    """Return the key of the store's lock under which a package is proven."""
+    return f"prove-{kept_name(wanted, V3)}"
 
 
 def _keep(store: Store, key: str, manifest: bytes, blob: bytes, sha256: str) -> None:

@@ -87,6 +87,10 @@ class Health:
         if last and unreachable:
             state.opened, state.given_up = self._clock(), True
 
+    def suspected(self, mirror: str) -> bool:
+        """Return True when `mirror` served what it must not."""
+        return mirror in self._suspects
+
     def suspect(self, mirror: str, error: CachefetchError) -> None:
         """Note that `mirror` served what it must not: it is asked last from now on."""
         if isinstance(error, IntegrityError | TrustError):

@@ -55,7 +55,7 @@ async def deliver(session: Session, transfer: int, package: VerifiedPackage) -> 
     wanted = package.wanted
     failures = list(package.failures)
     while True:
-        payload = _Payload(session, transfer, package, failures)
+        payload = Payload(session, transfer, package, failures)
         delivered = await payload.obtain()
         if delivered is not None:
             return replace(delivered, warnings=(*payload.warnings, *caveats(failures)))
@@ -72,7 +72,7 @@ def _sources_after(package: VerifiedPackage) -> tuple[Source, ...]:
     return sources[sources.index(package.source) + 1 :]
 
 
-class _Payload:
+class Payload:
     """One blob on its way; `failures` collects what mirrors did wrong, `warnings` what else is worth telling."""
 
     def __init__(
@@ -89,14 +89,14 @@ class _Payload:
         found = await session.alone(
             session.blob_slots,
             self.blob.sha256,
-            ready=self._ready,
+            ready=self._found,
             prepare=self._open_part,
             work=self._from_sources,
             waiting=lambda: session.emit(Waiting(self.transfer, str(self.package.wanted))),
         )
         return found if isinstance(found, Delivered) else None
 
-    def _ready(self) -> Delivered | _Nothing | None:
+    def ready(self) -> Delivered | None:
         """Return the stored blob if its digest is right, recomputed now."""
         store, blob = self.session.store, self.blob
         place = store.locate(blob.sha256)
@@ -104,6 +104,9 @@ class _Payload:
             return None
         self.session.post(Reused(self.transfer, str(self.package.wanted), place.path))
         return Delivered(self.package, place.path, place.origin, self.package.source.mirror, ())
+
+    def _found(self) -> Delivered | _Nothing | None:
+        return self.ready()
 
     def _open_part(self, lock: Lock | Lease) -> PartWriter:
         """Open the part; what is stored under the digest now is damaged, and makes room."""
@@ -124,7 +127,10 @@ class _Payload:
         """Ask the mirrors one after the other, each continuing what the one before left."""
         session, own = self.session, self.package.source
         others = [source for source in self.package.wanted.sources if source is not own]
-        sources = session.in_order([own, *others])
+        met = session.met_for_good(self.transfer, [own, *others])
+        self.failures += met
+        failed = {failure.mirror for failure in met}
+        sources = [one for one in session.in_order([own, *others]) if one.mirror not in failed]
         try:
             for number, source in enumerate(sources, 1):
                 try:
@@ -154,7 +160,7 @@ class _Payload:
             async with session.host_slots(url):
                 await self._attempt(part, transport, source, url)
 
-        await session.patiently(attempt, url, self.transfer, alternatives=alternatives)
+        await session.patiently(attempt, url, self.transfer, alternatives=alternatives, mirror=source.mirror)
         return part.path
 
     async def _attempt(self, part: PartWriter, transport: Transport, source: Source, url: str) -> None:
@@ -163,7 +169,7 @@ class _Payload:
             part.drop()  # a prefix that a crash or another mirror left may be what is wrong
             encoding = await self._stream(part, transport, source, url)
         if not part.done:
-            raise _wrong_digest(url, part, encoding)
+            raise wrong_digest(url, part.digest(), part.sha256, encoding)
 
     async def _stream(self, part: PartWriter, transport: Transport, source: Source, url: str) -> str:
         """Bring the rest of the part; return the Content-Encoding that the server applied, or ""."""
@@ -187,7 +193,7 @@ class _Payload:
 class _IntoPart:
     """The sink that makes a part grow: hashed and written as it comes, never a byte more than promised."""
 
-    def __init__(self, payload: _Payload, part: PartWriter, source: Source, url: str) -> None:
+    def __init__(self, payload: Payload, part: PartWriter, source: Source, url: str) -> None:
         self._payload, self._part, self._mirror, self._url = payload, part, source.mirror, url
         self.asked = start(part.info, part.offset, url)
         self.encoding = ""
@@ -198,7 +204,7 @@ class _IntoPart:
         part, url = self._part, self._url
         self.encoding = head.encoding
         if head.size is not None and head.size != part.size:
-            raise _wrong_size(url, head.size, part.size)
+            raise wrong_size(url, head.size, part.size)
         if self.asked.offset and continues(self.asked, head):
             part.resumed = True
         elif head.offset == 0:
@@ -226,7 +232,8 @@ class _IntoPart:
         self._part.commit_if_right()
 
 
-def _wrong_size(url: str, found: int, expected: int) -> TruncatedError:
+def wrong_size(url: str, found: int, expected: int) -> TruncatedError:
+    """Return the error for a payload of another size than its manifest promises."""
     return TruncatedError(
         f"{redact(url)} has {found} bytes; its manifest promises {expected}",
         hint="the mirror is damaged; another mirror may be right",
@@ -242,10 +249,10 @@ def _ended(url: str, part: PartWriter) -> NetworkError:
     )
 
 
-def _wrong_digest(url: str, part: PartWriter, encoding: str) -> DigestError:
-    encoded = encoding_note(encoding)
+def wrong_digest(url: str, found: str, expected: str, encoding: str = "") -> DigestError:
+    """Return the error for a payload that is another one than its manifest promises."""
     return DigestError(
-        f"{redact(url)} has sha256 {part.digest()}, its manifest promises {part.sha256}{encoded}",
+        f"{redact(url)} has sha256 {found}, its manifest promises {expected}{encoding_note(encoding)}",
         hint="the mirror is damaged or was tampered with: tell its owner; another mirror may be right",
-        context={"url": redact(url), "expected": part.sha256, "found": part.digest()},
+        context={"url": redact(url), "expected": expected, "found": found},
     )

@@ -11,6 +11,7 @@ from anyio import to_thread
 from ..errors import CachefetchError, OfflineError, TruncatedError
 from .events import Progress, Retrying
 from .mirror_choice import Health
+from .model import Failure
 from .pace import Pace
 from .retry import attempts, retryable
 from .transports import host_of, redact
@@ -55,6 +56,8 @@ class Session:
         self.pace = Pace(limits.rate_bytes_per_s)
         self.health = Health(limits, clockwork.monotonic)
         self.under_way: dict[int, PartWriter] = {}
+        #: (transfer, mirror) -> what the quick way met there; see `quick`.
+        self.met: dict[tuple[int, str], CachefetchError] = {}
         self._told: dict[int, int] = {}
         self._posted: deque[Event] = deque()
 
@@ -103,10 +106,24 @@ class Session:
         """Return `sources` in the order to ask them now."""
         return self.health.ordered(sources, lambda one: host_of(one.url), lambda one: one.mirror)
 
+    def met_for_good(self, transfer: int, sources: Sequence[Source]) -> list[Failure]:
+        """Return, once, what the quick way met at `sources` and what no further try would change."""
+        found = [(one.mirror, self.met.get((transfer, one.mirror))) for one in sources]
+        final = [Failure(name, error) for name, error in found if error and not retryable(error, self.limits)]
+        for failure in final:
+            del self.met[transfer, failure.mirror]
+        return final
+
     async def patiently(
-        self, work: Callable[[], Awaitable[T]], url: str, transfer: int, *, alternatives: bool = False
+        self,
+        work: Callable[[], Awaitable[T]],
+        url: str,
+        transfer: int,
+        *,
+        alternatives: bool = False,
+        mirror: str = "",
     ) -> T:
-        """Run `work` with retries.
+        """Run `work` with retries. What the quick way met at `mirror` counts as the first of them.
 
         With `alternatives` (other mirrors to ask) the retries end when the host of `url` is open, and a host that
         is open already is not asked at all.
@@ -122,11 +139,15 @@ class Session:
         def give_up() -> bool:
             return alternatives and self.health.is_open(host)
 
-        if host and (self.health.given_up(host) or give_up()):
+        met = self.met.pop((transfer, mirror), None)
+        if met is None and host and (self.health.given_up(host) or give_up()):
             raise self.health.skipped(host)
         async for attempt in attempts(self.limits, self.clockwork, on_retry, give_up):
             with attempt:
                 try:
+                    if met is not None:
+                        first, met = met, None
+                        raise first
                     result = await work()
                 except CachefetchError as error:
                     number = attempt.retry_state.attempt_number
@@ -199,7 +220,7 @@ class Session:
                 self.meter.network_bytes += len(body)
             return body
 
-        return await self.patiently(read, url, transfer, alternatives=alternatives)
+        return await self.patiently(read, url, transfer, alternatives=alternatives, mirror=source.mirror)
 
     async def blob(
         self, source: Source, url: str, size: int, transfer: int, *, alternatives: bool = False
@@ -208,7 +229,7 @@ class Session:
         transport = self.transport(source, url)
 
         async def read() -> bytes:
-            sink = _Bytes(url, size)
+            sink = Small(url, size)
             try:
                 await transport.receive(url, sink)
             finally:
@@ -216,21 +237,24 @@ class Session:
                     self.meter.network_bytes += len(sink.data)
             return bytes(sink.data)
 
-        return await self.patiently(read, url, transfer, alternatives=alternatives)
+        return await self.patiently(read, url, transfer, alternatives=alternatives, mirror=source.mirror)
 
 
-class _Bytes:
+class Small:
     """A sink in memory for an object of a known size."""
 
     def __init__(self, url: str, size: int) -> None:
         self.data = bytearray()
+        self.etag: str | None = None
         self._url, self._size = url, size
         self._encoding = ""
 
     def begin(self, head: Head) -> None:
-        self._encoding = head.encoding
+        """Remember validator and encoding."""
+        self.etag, self._encoding = head.etag, head.encoding
 
     def write(self, data: memoryview) -> None:
+        """Append; TruncatedError when more comes than was promised."""
         self.data += data
         if len(self.data) > self._size:
             raise longer(self._url, self._size, self._encoding)

@@ -39,6 +39,8 @@ class Destination(Store):
         added: sha256 -> size of the small blobs that were written, or would be with `dry_run`.
     """
 
+    sync_documents = True  # who reads a mirror may check less than our own store does
+
     def __init__(self, mirror: str, *, dry_run: bool = False) -> None:
         super().__init__(os.path.join(os.path.abspath(mirror), "blobs"))
         self.mirror = os.path.abspath(mirror)

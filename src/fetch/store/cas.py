@@ -6,8 +6,9 @@
     manifests/NAME-VERSION-HASH      a spec manifest as the mirror sent it, with its signature
     partial/<key>.part .json .lock   work in progress; only the holder of the lock touches it
 
-A file gets its final name by a rename after fsync, under a lock of its own. The directory is not synced: a
-rename that a power cut loses costs one more fetch, never a wrong file.
+A payload gets its final name after fsync, under a lock of its own. The directory is not synced: a name that a
+power cut loses costs one more fetch, never a wrong file. Manifests and spec documents are not synced at all: whoever
+reads one checks its signature and digest again, and what a power cut damaged is fetched anew.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ class Lock:
 
 class Store:
     """A store in directory `root` (made when first written), over read-only layers `site` of the same shape."""
+
+    #: False: what is not a payload survives a crash of the process, but not of the machine.
+    sync_documents = False
 
     def __init__(self, root: str, *, site: Sequence[str] = ()) -> None:
         self.root = os.path.abspath(root)
@@ -130,8 +134,22 @@ class Store:
                 context={"expected": sha256, "found": found},
             )
         path = self.path(sha256)
-        if files.size_or_none(path) != len(data):
-            self._write(f"put-{sha256}", path, data)
+        with files.store_errors(path):
+            there = files.read_or_none(path)
+        if there != data:
+            self._write(f"put-{sha256}", path, data, new=there is None)
+        return path
+
+    def put_payload(self, lock: Lock | Lease, sha256: str, data: bytes | bytearray) -> str:  # noqa: ARG002 - proves that it is held
+        """Store a payload that fits into memory durably, and return its path. Its digest was checked.
+
+        Raises:
+            StoreError: no space or no permission.
+        """
+        path = self.path(sha256)
+        with files.store_errors(path):
+            if not files.write_new(path, data, sync=True):
+                files.write_atomic(self._partial(sha256, "part"), path, data)
         return path
 
     def manifest(self, key: str) -> bytes | None:
@@ -146,8 +164,9 @@ class Store:
 
     def put_manifest(self, key: str, data: bytes) -> None:
         """Keep a verified manifest byte for byte under ``NAME-VERSION-HASH``."""
-        if self.manifest(key) != data:
-            self._write(f"manifest-{key}", self._manifest(self.root, key), data)
+        there = self.manifest(key)
+        if there != data:
+            self._write(f"manifest-{key}", self._manifest(self.root, key), data, new=there is None)
 
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
@@ -207,10 +226,13 @@ class Store:
         with files.store_errors(destination):
             files.link_or_copy(stored.path, destination, stored.size)
 
-    def _write(self, key: str, path: str, data: bytes) -> None:
+    def _write(self, key: str, path: str, data: bytes, *, new: bool) -> None:
+        with files.store_errors(path):
+            if new and files.write_new(path, data, sync=self.sync_documents):
+                return
         with self._wait_lock(key), files.store_errors(path):
             files.require_space(path, len(data))
-            files.write_atomic(self._partial(key, "part"), path, data)
+            files.write_atomic(self._partial(key, "part"), path, data, sync=self.sync_documents)
 
     @contextlib.contextmanager
     def _wait_lock(self, key: str) -> Iterator[None]:
@@ -344,7 +366,7 @@ class PartWriter:
             os.fsync(self._handle)
             os.makedirs(os.path.dirname(self._final), exist_ok=True)
             os.replace(self._part, self._final)
-            os.fchmod(self._handle, files.READ_ONLY)
+            files.make_read_only(self._handle)
             self.close()
             self._forget_sidecar()
             self.done = True
@@ -381,7 +403,9 @@ class PartWriter:
 
     def _keep_sidecar(self) -> None:
         if not self._kept and self.info is not None:
-            files.write_atomic(self._sidecar + ".new", self._sidecar, self.info.encode(), sync=False)
+            files.write_atomic(
+                self._sidecar + ".new", self._sidecar, self.info.encode(), sync=False, read_only=False
+            )
             self._kept = True
 
     def _forget_sidecar(self) -> None:

@@ -27,6 +27,9 @@ _NO_LINK = {
     errno.ENOSYS,
     errno.EINVAL,
 }
+_ANONYMOUS = getattr(os, "O_TMPFILE", 0)
+#: Answers of file systems (some network ones) and containers that cannot give such a file a name.
+_NO_ANONYMOUS = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EPERM}
 #: Linux ioctl to share extents: _IOW(0x94, 9, int) of <linux/fs.h>.
 _FICLONE = 0x40049409
 
@@ -122,14 +125,21 @@ def open_for_writing(path: str) -> int:
         return os.open(path, flags, 0o666)
 
 
+def make_read_only(descriptor: int) -> None:
+    """Take the right to write from a file, and give none: the umask decided who may read it."""
+    os.fchmod(descriptor, os.fstat(descriptor).st_mode & READ_ONLY)
+
+
 def same_file(descriptor: int, path: str) -> bool:
     """Return True when `path` still names the open file."""
     info = stat_or_none(path)
     return info is not None and os.path.samestat(info, os.fstat(descriptor))
 
 
-def write_atomic(temporary: str, path: str, data: bytes, *, sync: bool = True) -> None:
-    """Write `data` to `temporary`, sync it, and rename it to `path`, read-only (all but the sync without `sync`).
+def write_atomic(
+    temporary: str, path: str, data: bytes | bytearray, *, sync: bool = True, read_only: bool = True
+) -> None:
+    """Write `data` to `temporary`, sync it, and rename it to `path`, read-only.
 
     The caller holds the lock of `temporary`.
     """
@@ -143,12 +153,48 @@ def write_atomic(temporary: str, path: str, data: bytes, *, sync: bool = True) -
             os.fsync(descriptor)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.replace(temporary, path)
-        if sync:
-            os.fchmod(
-                descriptor, READ_ONLY
+        if read_only:
+            make_read_only(
+                descriptor
             )  # after the rename: a crash must not leave a part that cannot be opened
     finally:
         os.close(descriptor)
+
+
+def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
+    """Make the file `path` at once, read-only, from a file without a name: a crash leaves nothing behind.
+
+    Returns False, and makes nothing, when `path` exists or the system has no such files.
+    """
+    directory = os.path.dirname(path)
+    if not _ANONYMOUS:
+        return False
+    flags = os.O_WRONLY | os.O_CLOEXEC | _ANONYMOUS
+    try:
+        try:
+            descriptor = os.open(directory, flags, READ_ONLY)
+        except FileNotFoundError:
+            os.makedirs(directory, exist_ok=True)
+            descriptor = os.open(directory, flags, READ_ONLY)
+    except OSError as error:
+        if error.errno in _NO_ANONYMOUS:
+            return False
+        raise
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+        except OSError as error:
+            if error.errno in _NO_ANONYMOUS or isinstance(error, FileExistsError | FileNotFoundError):
+                return False
+            raise
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def link_or_copy(source: str, destination: str, size: int) -> None:

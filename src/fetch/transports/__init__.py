@@ -13,10 +13,11 @@ from ..network import Network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from ..limits import Limits
+    from .errand import Errand
 
     class Sink(Protocol):
         """Gets the bytes of one object. All calls come one after the other from worker threads, so it may block.
@@ -65,6 +66,13 @@ if TYPE_CHECKING:
 
             `validator` is the strong ETag of the bytes that the caller has: another one serves from 0, see
             `Head.offset`. `last` is the last byte that is wanted, None for all (then more may come all the same).
+            """
+
+        async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:
+            """Run short errands at the origin of `url` in one worker thread, at most `width` side by side.
+
+            What is not begun when this returns is for the caller to do; a transport without a quick way hands
+            every request back.
             """
 
         async def aclose(self) -> None:

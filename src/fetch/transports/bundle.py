@@ -9,11 +9,12 @@ from . import Head, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from ..bundle.format import Entry
     from ..bundle.read import Bundle
     from . import Sink
+    from .errand import Errand
     from .threads import Abort
 
 #: What stands behind the path of a bundle: a file of the mirror in it.
@@ -72,6 +73,16 @@ class BundleTransport:
         finally:
             chunks.close()
         sink.end()
+
+    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+        """Run errands one after the other, as they lie on the medium."""
+        from .errand import run_in_order
+        from .threads import run_abortable
+
+        def run(abort: Abort) -> None:
+            run_in_order(errands, abort, lambda url, sink: self._receive(abort, url, sink, 0, None, None))
+
+        await run_abortable(run)
 
     async def aclose(self) -> None:
         """Forget the bundles."""

@@ -30,6 +30,7 @@ from .status import (
     tls_failed,
     wrong_range,
 )
+from .swarm import Swarm
 from .threads import Abort, Aborted, run_abortable
 from .wire import BadAnswer, Connection, Origin, Unspoken
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..network import Network
     from . import Sink, Transport
+    from .errand import Errand
     from .wire import Answer
 
 _DRAIN_BYTES = 1 << 16
@@ -89,6 +91,17 @@ class DirectTransport:
                 )
                 return
         await self._general().receive(url, sink, offset=offset, validator=validator, last=last)
+
+    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:
+        """Run errands at the origin of `url`, `width` at most side by side; those not begun are left.
+
+        Raises:
+            CachefetchError: what an errand does not catch. MirrorError, ConfigError: the URL or certificates.
+        """
+        if self._speaks(url):
+            await run_abortable(lambda abort: self._swarm(abort, url, errands, width), self._threads())
+        else:
+            await self._general().run_errands(url, errands, width)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -170,6 +183,21 @@ class DirectTransport:
                 return
         self._receive(abort, url, sink, 0, None, None)  # 416: the part is of no use to this server
 
+    def _swarm(self, abort: Abort, url: str, errands: Iterator[Errand], width: int) -> None:
+        with _translated(url):
+            origin, _, _ = _request(url)
+            secret = self._network.authorization(origin.host, origin.port, _userinfo(url))
+            if origin.scheme == "https" and self._tls is None:
+                self._tls = self._network.tls_context()
+            tls = self._tls if origin.scheme == "https" else None
+        extra = {"Authorization": secret} if secret else {}
+
+        def headers(url: str) -> tuple[Origin, str, dict[str, str]]:
+            where, target, sent = _request(url)
+            return where, target, {**sent, **extra}
+
+        Swarm(origin, tls, headers, self._limits, width, abort).run(errands)
+
     def _pieces(self, exchange: _Exchange, abort: Abort) -> Iterator[memoryview]:
         """Yield the body; NetworkError when it ends early or comes too slowly."""
         url, connection = exchange.url, exchange.connection
@@ -237,10 +265,9 @@ class DirectTransport:
         with _translated(url):
             origin, target, sent = _request(url)
             at_home, _, _ = _request(home)
-            if origin == at_home:
-                userinfo = urlsplit(home).netloc.rpartition("@")[0]
-                if secret := self._network.authorization(origin.host, origin.port, userinfo):
-                    sent["Authorization"] = secret
+            secret = self._network.authorization(origin.host, origin.port, _userinfo(home))
+            if secret and origin == at_home:
+                sent["Authorization"] = secret
             sent.update(headers)
             while True:
                 connection = self._connection(origin, abort)
@@ -327,6 +354,10 @@ def _request(url: str) -> tuple[Origin, str, dict[str, str]]:
         "Accept-Encoding": "identity",
     }
     return Origin(scheme, host, parts.port or _PORTS[scheme]), target, sent
+
+
+def _userinfo(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[0]
 
 
 def _connected(origin: Origin, tls: ssl.SSLContext | None, limits: Limits, abort: Abort) -> Connection:

@@ -11,10 +11,12 @@ from . import Head, Reply, scheme_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from ..limits import Limits
     from . import Sink
+    from .errand import Errand
     from .threads import Abort
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -94,13 +96,25 @@ class FileTransport:
             os.lseek(file.fileno(), start, os.SEEK_SET)
             sink.begin(Head(info.st_size, start, etag))
             left = (1 << 62) if last is None else last + 1 - start
-            view = memoryview(bytearray(self._chunk))
-            while not abort.set and (got := _read_into(file, view[: min(left, self._chunk)], path)):
+            view = memoryview(bytearray(min(self._chunk, info.st_size - start + 1)))
+            while not abort.set and (got := _read_into(file, view[: min(left, len(view))], path)):
                 sink.write(view[:got])
                 left -= got
             if abort.set:
                 raise Aborted
             sink.end()
+
+    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+        """Run errands one after the other: a directory does not make one wait."""
+        from .errand import run_in_order
+        from .threads import run_abortable
+
+        def run(abort: Abort) -> None:
+            run_in_order(
+                errands, abort, lambda url, sink: self._receive(abort, local_path(url), sink, 0, None, None)
+            )
+
+        await run_abortable(run)
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -21,8 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_HEAD_BYTES = 1 << 16
+#: A longer head of an answer is refused.
+HEAD_BYTES = 1 << 16
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]{0,200}))?\r\n")
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -143,10 +145,7 @@ class Connection:
         Raises:
             ValueError: a target or value that would end its line (a validator may come from a shared store).
         """
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        if any(letter < " " for line in lines for letter in line):
-            raise ValueError("a control character in the request")
-        self._socket.sendall("\r\n".join(lines).encode("latin-1"))
+        self._socket.sendall(request_bytes(target, headers))
 
     def answer(self, abort: Abort, patience_s: float) -> Answer:
         """Read status line and headers.
@@ -178,8 +177,8 @@ class Connection:
                     self.left, self._keeps = found.length(), found.keeps
                     return found
                 end = data.find(b"\r\n\r\n")  # 1xx: the answer itself follows
-            if len(data) > _HEAD_BYTES:
-                raise BadAnswer(f"headers of more than {_HEAD_BYTES} bytes")
+            if len(data) > HEAD_BYTES:
+                raise BadAnswer(f"headers of more than {HEAD_BYTES} bytes")
 
     def body(self, buffer: bytearray, abort: Abort) -> Iterator[memoryview]:
         """Yield the body in pieces that lie in `buffer` (valid until the next one), an empty one after a quiet tick.
@@ -217,6 +216,18 @@ class Connection:
     def reusable(self) -> bool:
         """Return True when the last body was read to its end, and only that, and the server keeps the connection."""
         return self._keeps and self.left == 0 and not self._rest
+
+
+def request_bytes(target: str, headers: Mapping[str, str]) -> bytes:
+    """Return a GET request.
+
+    Raises:
+        ValueError: a target or value that would end its line (a validator may come from a shared store).
+    """
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    if any(_CONTROL.search(line) for line in lines):
+        raise ValueError("a control character in the request")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def _connect(origin: Origin, timeout_s: float, abort: Abort) -> socket.socket:

@@ -1,0 +1,353 @@
+"""The quick way: what is small and goes well is done in one worker thread, many packages side by side.
+
+It proves and delivers as `metadata` and `payload` do, with the same checks, locks and files, but takes one try: what
+does not go well (an error, a redirect, a lock that another process holds, a part of an earlier run) is left to them,
+and the error that it met counts there as the first try. docs/decisions/0007-thin-transport.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from dataclasses import dataclass, replace
+
+import anyio
+from anyio import to_thread
+
+from ..errors import CachefetchError, FormatError
+from .asking import Asking
+from .events import Started, Stored, Verified
+from .failures import SOURCE_ERRORS, caveats
+from .layouts import payload_url
+from .metadata import from_mirror, lock_key, stored
+from .payload import Delivered, Payload, wrong_digest, wrong_size
+from .resume import PartInfo
+from .session import Small
+from .transports import host_of, redact
+from .transports.errand import Ask, HandedBack, asked, run_without_requests
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .model import Source, VerifiedPackage, Wanted
+    from .session import Session
+    from .store.cas import Lock, Store
+    from .store.lease import Lease
+    from .transports import Head, Transport
+    from .transports.errand import Errand
+
+_WRITERS = 4
+_WAITING = 64
+
+
+async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int, VerifiedPackage]:
+    """Prove what can be proven without trouble, from the store or the first mirror; return it by its number.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    proofs = _Proofs(session)
+    made = [
+        (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
+        for number, one in enumerate(wanted)
+        for source in session.in_order(one.sources)[:1]
+    ]
+    await _run(session, made, session.limits.metadata_in_flight)
+    session.meter.network_bytes += proofs.received
+    return proofs.results
+
+
+async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage]) -> dict[int, Delivered]:
+    """Bring the small payloads that can be brought without trouble; return them by their number.
+
+    Raises:
+        StoreError: no space or no permission.
+    """
+    limits = session.limits
+    if limits.rate_bytes_per_s:  # to keep the pace is to sleep, and one thread for all cannot
+        return {}
+    with _Writers(session.store) as writers:
+        payloads = _Payloads(session, writers)
+        made = [
+            (source, lambda number=number, one=one, source=source: payloads.bring(number, one, source))
+            for number, one in enumerate(packages)
+            if one.tarball.size <= limits.small_bytes
+            for source in session.in_order([one.source, *one.wanted.sources])[:1]
+        ]
+        try:
+            await _run(session, made, min(limits.blob_connections, limits.blobs_per_host))
+        finally:
+            session.meter.network_bytes += payloads.received
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(writers.finish)
+    return payloads.results
+
+
+async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int) -> None:
+    """Run errands, those at one host together."""
+    hosts: dict[tuple[str, bool], list[tuple[Source, Callable[[], Errand]]]] = {}
+    for source, make in made:
+        hosts.setdefault((host_of(source.url), source.network), []).append((source, make))
+    fatal: list[CachefetchError] = []
+
+    async def one(some: list[tuple[Source, Callable[[], Errand]]]) -> None:
+        source = some[0][0]
+        errands = (make() for _, make in some)
+        try:
+            transport = _transport(session, source)
+            if transport is None:
+                await to_thread.run_sync(run_without_requests, errands)
+            else:
+                await transport.run_errands(source.url, errands, max(1, width // len(hosts)))
+        except SOURCE_ERRORS:
+            pass  # of the URL or the certificates: the general way says it for each package
+        except CachefetchError as error:
+            fatal.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for some in hosts.values():
+            group.start_soon(one, some)
+    session.drain()
+    if fatal:
+        raise fatal[0]
+
+
+def _transport(session: Session, source: Source) -> Transport | None:
+    """Return the transport, None where only the store may be asked."""
+    host = host_of(source.url)
+    if (session.offline and source.network) or session.health.given_up(host) or session.health.is_open(host):
+        return None
+    return session.transport(source, source.url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Quick(Asking):
+    """Asks in an errand: one try, no hop into another thread."""
+
+    count: Callable[[int], None]
+
+    async def run(self, work: Callable[..., None], *args: object) -> None:
+        work(*args)
+
+    async def document(self, url: str, limit: int) -> bytes:
+        return await self._get(_Text(url, limit), url)
+
+    async def blob(self, url: str, sha256: str, size: int) -> bytes:
+        kept = self.session.store.read(sha256, size)
+        return kept if kept is not None else await self._get(Small(url, size), url)
+
+    async def size(self, url: str) -> int:  # noqa: ARG002 - as `Asking`; rare enough for the general way
+        raise HandedBack
+
+    async def _get(self, sink: Small, url: str) -> bytes:
+        try:
+            await asked(Ask(url, sink))
+        finally:
+            if self.source.network:
+                self.count(len(sink.data))
+        return bytes(sink.data)
+
+
+class _Text(Small):
+    """A small document of unknown size."""
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+        if len(self.data) > self._size:
+            raise FormatError(
+                f"{redact(self._url)} has more than the {self._size} bytes that such a document may have",
+                hint="the mirror is damaged or not a Spack build cache",
+                context={"url": redact(self._url), "limit": self._size},
+            )
+
+
+class _Proofs:
+    """What the errands of one run proved."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.results: dict[int, VerifiedPackage] = {}
+        self.received = 0
+
+    async def prove(self, number: int, wanted: Wanted, source: Source) -> None:
+        session = self.session
+        found = stored(session, wanted, []) or await self._from(number, wanted, source)
+        if found is not None:
+            self.results[number] = found
+            session.post(Verified(number + 1, str(wanted), found.signature, found.key))
+
+    async def _from(self, number: int, wanted: Wanted, source: Source) -> VerifiedPackage | None:
+        session = self.session
+        lock = None
+        if not session.health.suspected(source.mirror):
+            lock = session.store.try_lock(lock_key(wanted))
+        if lock is None:
+            return None
+        try:
+            found = stored(session, wanted, [])  # whoever had the lock before may have brought it
+            return found or await from_mirror(_Quick(session, source, number + 1, False, self._count), wanted)
+        except HandedBack:
+            return None
+        except SOURCE_ERRORS as error:
+            session.met[number + 1, source.mirror] = error
+            session.health.suspect(source.mirror, error)
+            return None
+        finally:
+            lock.release()
+
+    def _count(self, size: int) -> None:
+        self.received += size
+
+
+class _Payloads:
+    """What the errands of one run brought."""
+
+    def __init__(self, session: Session, writers: _Writers) -> None:
+        self.session, self.writers = session, writers
+        self.results: dict[int, Delivered] = {}
+        self.received = 0
+
+    async def bring(self, number: int, package: VerifiedPackage, source: Source) -> None:
+        session, blob = self.session, package.tarball
+        payload = Payload(session, number + 1, package, list(package.failures))
+        found = payload.ready()
+        if found is not None:
+            self.results[number] = replace(found, warnings=caveats(package.failures))
+            return
+        lock = None
+        if not session.health.suspected(source.mirror):
+            lock = session.store.try_lock(blob.sha256)
+        if lock is None:
+            return
+        try:
+            if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):
+                return  # brought meanwhile, damaged, or begun: not for one look
+            data = await self._get(number, package, source, lock)
+            if data is not None:
+                writing, lock = lock, None
+                self.writers.put(_Write(writing, blob.sha256, data, self._done(number, package, source)))
+        finally:
+            if lock is not None:
+                lock.release()
+
+    async def _get(
+        self, number: int, package: VerifiedPackage, source: Source, lock: Lock | Lease
+    ) -> bytearray | None:
+        session, blob = self.session, package.tarball
+        try:
+            url = payload_url(source, package)
+        except FormatError:
+            return None
+        sink = _Blob(self, number, package, source, url)
+        try:
+            await asked(Ask(url, sink))
+            found = hashlib.sha256(sink.data).hexdigest()
+            if found != blob.sha256:
+                raise wrong_digest(url, found, blob.sha256)
+        except HandedBack:
+            return None
+        except SOURCE_ERRORS as error:
+            session.met[number + 1, source.mirror] = error
+            session.health.suspect(source.mirror, error)
+            if 0 < len(sink.data) < blob.size:
+                _leave_part(session.store, lock, package, sink, url)
+            return None
+        finally:
+            if source.network:
+                self.received += len(sink.data)
+        return sink.data
+
+    def _done(self, number: int, package: VerifiedPackage, source: Source) -> Callable[[str], None]:
+        def done(path: str) -> None:
+            self.results[number] = Delivered(
+                package, path, "network", source.mirror, caveats(package.failures)
+            )
+            self.session.post(Stored(number + 1, str(package.wanted), path))
+
+        return done
+
+
+class _Blob(Small):
+    """A sink for a payload, which says that it begins."""
+
+    def __init__(
+        self, payloads: _Payloads, number: int, package: VerifiedPackage, source: Source, url: str
+    ) -> None:
+        super().__init__(url, package.tarball.size)
+        self._start = Started(number + 1, str(package.wanted), source.mirror, 0, package.tarball.size)
+        self._post = payloads.session.post
+
+    def begin(self, head: Head) -> None:
+        super().begin(head)
+        if head.size is not None and head.size != self._size:
+            raise wrong_size(self._url, head.size, self._size)
+        self._post(self._start)
+
+
+def _leave_part(store: Store, lock: Lock | Lease, package: VerifiedPackage, sink: Small, url: str) -> None:
+    """Keep what came before the cut for the next try."""
+    blob = package.tarball
+    part = store.open_part(lock, blob.sha256, blob.size)
+    try:
+        part.begin(PartInfo(redact(url), sink.etag, blob.sha256, blob.size))
+        part.write(sink.data)
+    finally:
+        part.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A payload whose digest is right: to be stored, and `done` with its path told, while the lock is held."""
+
+    lock: Lock | Lease
+    sha256: str
+    data: bytearray
+    done: Callable[[str], None]
+
+
+class _Writers:
+    """Threads that store payloads: waiting for the disk is theirs, and the receiving goes on meanwhile."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queue: queue.Queue[_Write | None] = queue.Queue(_WAITING)
+        self._threads: list[threading.Thread] = []
+        self._errors: list[CachefetchError] = []
+
+    def __enter__(self) -> _Writers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def put(self, write: _Write) -> None:
+        """Store it soon. Raises StoreError when storing has failed."""
+        if self._errors:
+            write.lock.release()
+            raise self._errors[0]
+        if not self._threads:
+            self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_WRITERS)]
+            for thread in self._threads:
+                thread.start()
+        self._queue.put(write)
+
+    def finish(self) -> None:
+        """Wait until all is stored. Raises StoreError."""
+        self._queue.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self) -> None:
+        while (write := self._queue.get()) is not None:
+            try:
+                if not self._errors:
+                    write.done(self._store.put_payload(write.lock, write.sha256, write.data))
+            except CachefetchError as error:
+                self._errors.append(error)
+            finally:
+                write.lock.release()
+                self._queue.task_done()
