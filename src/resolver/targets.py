@@ -44,6 +44,7 @@ def ancestors(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@cache
 def family(name: str) -> str:
     """Return the ancestor-or-self without parents (x86_64, aarch64, ...); the name itself when unknown."""
     return next(target for target in (name, *ancestors(name)) if not parents(target))

@@ -185,7 +185,11 @@ class Specs:
 def _merged(group: list[Record]) -> Record:
     if len(group) == 1:
         return group[0]
-    best = min(group, key=lambda record: (record.node.partial, repr(record.node)))
+    first = group[0].node
+    if all(record.node == first for record in group):
+        best = group[0]
+    else:
+        best = min(group, key=lambda record: (record.node.partial, repr(record.node)))
     return Record(
         best.node,
         any(record.has_binary for record in group),

@@ -502,6 +502,7 @@ def _show_variant(name: str, value: VariantValue | None) -> str:
     return f"{name}={','.join(value) if isinstance(value, tuple) else value}"
 
 
+@cache
 def target_order(name: str) -> tuple[Any, ...]:
     """Return the sort key of K6: features first on x86_64, depth first elsewhere; vendor before generic; the name."""
     size, depth = -len(targets.features(name)), -len(targets.ancestors(name))
