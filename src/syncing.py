@@ -229,11 +229,11 @@ def state_key(
 def unchanged(key: str, journal: Journal, destination: Destination) -> SyncReport | None:
     """Return the report of a sync that has nothing to do, None when that is not certain.
 
-    Certain is: the last run was the same, from the same indexes, without a problem, and the manifest and both blobs of
-    every package that is recorded are there with their sizes.
+    Certain is: the last run was the same, from the same indexes, without a problem, and names and sizes of all files
+    are as it left them.
     """
-    from .fetch.mirror.destination import list_blobs, list_manifests
-    from .fetch.mirror.plan import SyncPlan, SyncReport, is_complete
+    from .fetch.mirror.destination import seal
+    from .fetch.mirror.plan import SyncPlan, SyncReport
     from .resolver.index.readers.manifest import INDEX_MANIFEST
 
     try:
@@ -243,21 +243,29 @@ def unchanged(key: str, journal: Journal, destination: Destination) -> SyncRepor
     index = destination.read_file(INDEX_MANIFEST)
     if last.get("key") != key or index is None or last.get("index") != hashlib.sha256(index).hexdigest():
         return None
-    there, manifests = list_blobs(destination.mirror), list_manifests(destination.mirror)
-    if not all(row.stem in manifests and is_complete(row, there) for row in journal.rows.values()):
+    if last.get("seal") != seal(destination.mirror):
         return None
     done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
     return SyncReport("ok", SyncPlan({}, last["present"], {}), done, ())
 
 
 def remember(key: str, report: SyncReport, journal: Journal, destination: Destination) -> None:
-    """Note a sync that ended well, for `unchanged`."""
+    """Note a sync that ended well, for `unchanged`.
+
+    Every package of it is complete; what else is there is sealed with it, and a run that finds anything changed looks
+    at each file.
+    """
+    from .fetch.mirror.destination import seal
     from .resolver.index.readers.manifest import INDEX_MANIFEST
 
     index = destination.read_file(INDEX_MANIFEST)
     if report.status == "ok" and index is not None:
-        present = report.plan.present + len(report.plan.copy)
-        fact = {"key": key, "index": hashlib.sha256(index).hexdigest(), "present": present}
+        fact = {
+            "key": key,
+            "index": hashlib.sha256(index).hexdigest(),
+            "present": report.plan.present + len(report.plan.copy),
+            "seal": seal(destination.mirror),
+        }
         journal.remember("last", json.dumps(fact))
 
 

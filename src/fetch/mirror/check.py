@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import anyio
 from anyio import to_thread
 
 from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError, TruncatedError
@@ -26,7 +27,8 @@ from ...resolver.index.readers.manifest import (
 from ...resolver.index.readers.nodes import node_from_dict, specfile_of_database
 from ..transports import join
 from ..transports.file import local_path
-from ..verify.binding import read_spec_blob
+from ..transports.threads import Aborted, run_abortable
+from ..verify.binding import read_spec_root
 from ..verify.openpgp import Keyring
 from ..verify.policy import apply
 from .destination import list_blobs, list_manifests, list_other_manifests
@@ -43,9 +45,10 @@ if TYPE_CHECKING:
     from ..model import Source
     from ..session import Session
     from ..transports import Head
+    from ..transports.threads import Abort
 
-#: Packages that one worker thread checks in a row: a change of threads costs as much as hashing 100 KB.
-_BATCH = 16
+#: Bytes. Hashing a larger blob is worth a change of threads.
+_LARGE = 256 << 10
 _INDEX_LIMIT = 8 << 30
 
 
@@ -231,42 +234,50 @@ class _Audit:
             for number, error in errors.items():
                 found[number] = _Checked(paths[number], None, {}, ((paths[number], error),))
             return [found[number] for number in sorted(found)]
-        batches = [paths[at : at + _BATCH] for at in range(0, len(paths), _BATCH)]
-        limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        return await run_abortable(lambda abort: self._local(abort, paths))
 
-        async def batch(number: int, some: Sequence[str]) -> list[_Checked]:  # noqa: ARG001 -- the signature of `each`
-            return await to_thread.run_sync(self._local_batch, some, limiter=limiter)
+    def _local(self, abort: Abort, paths: Sequence[str]) -> list[_Checked]:
+        """Check packages of a directory: the small work in this thread, the hashing of large blobs beside it.
 
-        done, _ = await each(batches, batch, 2 * (os.cpu_count() or 1))
-        return [one for number in sorted(done) for one in done[number]]
+        Small files are bound by Python: more threads would only hand its lock to and fro.
+        """
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            try:
+                started = []
+                for path in paths:
+                    if abort.set:
+                        raise Aborted
+                    started.append(self._one_local(path, pool))
+                return [one.result() if isinstance(one, Future) else one for one in started]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
-    def _local_batch(self, paths: Sequence[str]) -> list[_Checked]:
-        return [self._one_local(path) for path in paths]
-
-    def _one_local(self, path: str) -> _Checked:
-        assert self.local is not None
+    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> _Checked | Future[_Checked]:
         errors: list[tuple[str, CachefetchError]] = []
-        blobs: dict[str, int] = {}
         identity = None
         try:
-            with open(os.path.join(self.local, path), "rb") as file:
-                data = file.read(self.session.limits.manifest_bytes)
+            data = _read_up_to(f"{self.local}/{path}", self.session.limits.manifest_bytes)
             spec, tarball = self._refs(data, path)
-            blobs = {spec.sha256: spec.size, tarball.sha256: tarball.size}
         except (OSError, CachefetchError) as error:
             return _Checked(path, None, {}, ((path, _ours(error, path)),))
-        for ref in (spec, tarball):
+        try:
+            blob = _read_up_to(f"{self.local}/{spec.path}", self.session.limits.spec_blob_bytes)
+            identity = _bound(blob, spec, path)
+        except BindingError as error:
+            errors.append((path, error))
+        except (OSError, CachefetchError) as error:
+            errors.append((spec.path, _ours(error, spec.path)))
+        blobs = {spec.sha256: spec.size, tarball.sha256: tarball.size}
+
+        def finish() -> _Checked:
             try:
-                _hash_file(os.path.join(self.local, ref.path), ref)
+                _hash_file(f"{self.local}/{tarball.path}", tarball)
             except (OSError, CachefetchError) as error:
-                errors.append((ref.path, _ours(error, ref.path)))
-        if not any(where == spec.path for where, _ in errors):
-            try:
-                with open(os.path.join(self.local, spec.path), "rb") as file:
-                    identity = _bound(file.read(), spec, path)
-            except (OSError, CachefetchError) as error:
-                errors.append((path, _ours(error, spec.path)))
-        return _Checked(path, identity, blobs, tuple(errors))
+                errors.append((tarball.path, _ours(error, tarball.path)))
+            return _Checked(path, identity, blobs, tuple(errors))
+
+        return pool.submit(finish) if tarball.size > _LARGE else finish()
 
     async def _remote(self, number: int, path: str) -> _Checked:
         errors: list[tuple[str, CachefetchError]] = []
@@ -410,11 +421,40 @@ class _Hashing:
         """Nothing is left to do."""
 
 
+class _Buffer(threading.local):
+    """A buffer for each worker thread: a new one for each small file costs more than hashing it."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(1 << 20))
+
+
+_BUFFER = _Buffer()
+
+
 def _hash_file(path: str, ref: BlobRef) -> None:
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.file_digest(file, "sha256").hexdigest() if size == ref.size else ""
-    _compare(digest, size, ref)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size, digest = os.fstat(descriptor).st_size, hashlib.sha256()
+        if size == ref.size:
+            view = _BUFFER.view
+            while got := os.readv(descriptor, [view]):
+                digest.update(view[:got])
+    finally:
+        os.close(descriptor)
+    _compare(digest.hexdigest(), size, ref)
+
+
+def _read_up_to(path: str, limit: int) -> bytes:
+    """Return a small file, or as much of it as shows that it is too large."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts, left = [], limit + 1
+        while left and (data := os.read(descriptor, min(left, max(4096, os.fstat(descriptor).st_size + 1)))):
+            parts.append(data)
+            left -= len(data)
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+    finally:
+        os.close(descriptor)
 
 
 def _compare(digest: str, size: int, ref: BlobRef) -> None:
@@ -429,7 +469,7 @@ def _compare(digest: str, size: int, ref: BlobRef) -> None:
 
 def _bound(data: bytes, ref: BlobRef, path: str) -> tuple[str, str, str]:
     """Return (name, version, hash) of a spec document, whose manifest must stand where they say."""
-    root = read_spec_blob(data, ref, what=ref.path).root
+    root = read_spec_root(data, ref, what=ref.path)
     if spec_manifest_path(root.name, root.version, root.hash) != path:
         raise BindingError(f"{path} is the manifest of {root.name}@{root.version}/{root.hash}")
     return root.name, root.version, root.hash

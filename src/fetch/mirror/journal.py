@@ -66,17 +66,28 @@ class Journal:
     def __init__(self, directory: str, name: str = "journal", *, write: bool = True) -> None:
         self._path = os.path.join(directory, f"{name}.sqlite")
         self.problem = ""
-        self.rows: dict[str, Row] = {}
         self._db: sqlite3.Connection | None = None
         self._waiting = 0
-        for path in _journals(directory):
-            self.rows.update(self._read(path, keep=not write))
+        self._rows: dict[str, Row] | None = None
+        self._paths = _journals(directory)
         if write:
             with _errors(self._path):
                 os.makedirs(directory, exist_ok=True)
-                self._db = _open(self._path)
+                try:
+                    self._db = _open(self._path)
+                except sqlite3.DatabaseError as error:
+                    self._db = self._anew(error)
 
-    def _read(self, path: str, *, keep: bool) -> dict[str, Row]:
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The packages that are recorded, by stem; read when first asked for."""
+        if self._rows is None:
+            self._rows = {}
+            for path in self._paths:
+                self._rows.update(self._read(path))
+        return self._rows
+
+    def _read(self, path: str) -> dict[str, Row]:
         try:
             with contextlib.closing(sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True)) as db:
                 if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -85,11 +96,23 @@ class Journal:
                     raise sqlite3.DatabaseError("of another version")
                 return {row[0]: Row(*row) for row in db.execute("SELECT * FROM package")}
         except sqlite3.DatabaseError as error:
-            self.problem = f"{path} cannot be read ({error}); what it recorded is hashed again"
-            if not keep and path == self._path and "locked" not in str(error):
-                with contextlib.suppress(OSError):
-                    os.replace(path, f"{path}.damaged")
+            self._unreadable(path, error)
+            if self._db is not None and path == self._path:
+                self._db.close()
+                self._db = self._anew(error)
             return {}
+
+    def _unreadable(self, path: str, error: sqlite3.Error) -> None:
+        self.problem = f"{path} cannot be read ({error}); what it recorded is hashed again"
+
+    def _anew(self, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+        """Put our own damaged journal aside and begin a new one."""
+        if "locked" in str(error) or "full" in str(error):
+            raise error
+        self._unreadable(self._path, error)
+        self._paths = [path for path in self._paths if path != self._path]
+        os.replace(self._path, f"{self._path}.damaged")
+        return _open(self._path)
 
     def meta(self, key: str) -> str:
         """Return a remembered value, or ""."""
@@ -175,10 +198,15 @@ def _open(path: str) -> sqlite3.Connection:
     # A rollback journal, not WAL: WAL needs shared memory, which network file systems do not have.
     db = sqlite3.connect(path, timeout=10, check_same_thread=False)
     db.execute("PRAGMA synchronous = NORMAL")
-    # In one transaction: another worker that reads it finds nothing or all of it.
-    db.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES} INSERT OR REPLACE INTO meta VALUES('schema', '{_SCHEMA}'); COMMIT;"
-    )
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not tables:
+        # In one transaction: another worker that reads it finds nothing or all of it.
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} INSERT OR REPLACE INTO meta VALUES('schema', '{_SCHEMA}'); COMMIT;"
+        )
+    elif dict(db.execute("SELECT key, value FROM meta")).get("schema") != _SCHEMA:
+        db.close()
+        raise sqlite3.DatabaseError("of another version")
     return db
 
 

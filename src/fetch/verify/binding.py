@@ -90,13 +90,27 @@ def read_spec_blob(data: bytes, ref: BlobRef, *, what: str) -> SpecDocument:
             context["reason"] is "too-new" and context["version"] the number).
     """
     check_blob(data, ref, what=what)
-    if ref.size > MAX_SPEC_BLOB_SIZE:
-        _refuse(what, f"has {ref.size} bytes, more than the limit of {MAX_SPEC_BLOB_SIZE}")
     return parse_spec(data, what=what)
+
+
+def read_spec_root(data: bytes, ref: BlobRef, *, what: str) -> Node:
+    """Check a spec blob and return its root node; the other nodes are not looked at. Errors as for `read_spec_blob`."""
+    check_blob(data, ref, what=what)
+    _, entries, version = _entries(data, what)
+    return _node(entries[0], version, what)
 
 
 def parse_spec(data: bytes, *, what: str) -> SpecDocument:
     """Parse spec metadata whose bytes were proven; errors as for `read_spec_blob`."""
+    raw, entries, version = _entries(data, what)
+    nodes = tuple(_node(entry, version, what) for entry in entries)
+    return SpecDocument(nodes, raw, version, is_own_hash(entries[0]))
+
+
+def _entries(data: bytes, what: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], int]:
+    """Return the document, its nodes as they are written, and its specfile version."""
+    if len(data) > MAX_SPEC_BLOB_SIZE:
+        _refuse(what, f"has {len(data)} bytes, more than the limit of {MAX_SPEC_BLOB_SIZE}")
     raw = _load(_expand(data, what), what)
     spec = raw.get("spec") if isinstance(raw, dict) else None
     entries: Any
@@ -108,8 +122,7 @@ def parse_spec(data: bytes, *, what: str) -> SpecDocument:
         _refuse(what, 'has no "spec"')
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         _refuse(what, "has no list of nodes")
-    nodes = tuple(_node(entry, version, what) for entry in entries)
-    return SpecDocument(nodes, raw, version, is_own_hash(entries[0]))
+    return raw, entries, version
 
 
 def check_binding(document: SpecDocument, *, name: str, version: str, hash: str, what: str) -> None:
