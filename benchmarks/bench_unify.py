@@ -34,7 +34,7 @@ class Memory:
     def __init__(self, nodes: list[Node]) -> None:
         self.mirror = "memory"
         self.meta: dict[str, str] = {}
-        self.skipped: frozenset[str] = frozenset()
+        self.skipped: dict[str, str] = {}
         self._by_hash = {node.hash: Record(node, True, ("memory",)) for node in nodes}
         self._by_name: dict[str, list[Record]] = {}
         for record in self._by_hash.values():

@@ -189,6 +189,10 @@ def _checked_url(url: str) -> str:
     problem = ""
     if not url.isprintable() or " " in url:
         problem = "has a blank or a control character"
+    elif "#" in url:
+        problem = (
+            "has a fragment (# and what follows), which no server ever sees; a # of a path is written %23"
+        )
     elif not parts:
         problem = "has no host, or a host or port that cannot be"
     elif parts[4] and not 0 < int(parts[4][1:]) < 65536:

@@ -21,6 +21,8 @@ from .resolver.index.readers import (
     Known,
     Reading,
     detect,
+    name_of,
+    skipped_text,
 )
 from .resolver.resolution import MirrorState
 from .values import changed, frozen
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 #: Formats that the fetch engine can fetch binaries from.
 DELIVERS = ("v3", "v2", "oci", "bundle")
 #: Endings of documents that list binaries and hold none.
-_LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig", f"/{PAGE_DATA_FILE}", f"/{CATALOGUE_FILE}")
+_LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig")
+_LIST_FILES = (PAGE_DATA_FILE, CATALOGUE_FILE)
 _POLL_S = 0.02
 
 
@@ -130,7 +133,7 @@ class Sources:
         """Return the states with what came out while records were decoded: how many had to be skipped."""
         skipped = self.specs.skipped()
         return tuple(
-            changed(state, detail=f"{skipped[state.mirror]} unreadable records skipped")
+            changed(state, detail=skipped_text("records", skipped[state.mirror]))
             if skipped.get(state.mirror) and not state.detail
             else state
             for state in self.states
@@ -198,9 +201,19 @@ def open_known(mirrors: Sequence[Mirror], wanted: Sequence[tuple[str, str, str]]
     return Sources(Specs(sources), states, tuple(m for m in unique if m.name in records), False)
 
 
+def _is_list(mirror: Mirror) -> bool:
+    """Return True for a name that only lists of binaries have."""
+    name = name_of(mirror.location)
+    return name.endswith(_LIST_NAMES) or name in _LIST_FILES
+
+
 def _holds_manifests(mirror: Mirror) -> bool:
     """Return True for what may be a v3 mirror by its name."""
-    return not mirror.location.endswith((*_LIST_NAMES, ".json")) and not mirror.location.startswith("oci")
+    return (
+        not _is_list(mirror)
+        and not name_of(mirror.location).endswith(".json")
+        and not mirror.location.startswith("oci")
+    )
 
 
 def _assembled(
@@ -248,7 +261,7 @@ def _lists(mirrors: Sequence[Mirror]) -> Steps[frozenset[str]]:
     """Return the keys of mirrors that look like lists of binaries, when there are other mirrors beside them."""
     if len(mirrors) < 2:
         return frozenset()
-    found = {mirror.key for mirror in mirrors if mirror.location.endswith(_LIST_NAMES)}
+    found = {mirror.key for mirror in mirrors if _is_list(mirror)}
     local = [
         m for m in mirrors if "://" not in m.location and not m.location.endswith((".md", ".json", ".lock"))
     ]
@@ -277,14 +290,9 @@ def _read_all(
             mirrors, key=lambda mirror: mirror.key
         ):  # one order for all: no two wait for each other
             # Lists are small and decoded at each run: they have no stored form, and need no SQLite.
-            index = None if mirror.location.endswith(_LIST_NAMES) else store().load(mirror.key, mirror.name)
+            index = None if _is_list(mirror) else store().load(mirror.key, mirror.name)
             ready = _ready(mirror, index, config, refresh=refresh, offline=offline)
-            if (
-                ready is None
-                and _remote(mirror)
-                and not offline
-                and not mirror.location.endswith(_LIST_NAMES)
-            ):
+            if ready is None and _remote(mirror) and not offline and not _is_list(mirror):
                 since = time.time()
                 locks[mirror.key] = yield from _locked(mirror, store())
                 index = store().load(mirror.key, mirror.name)  # who had the lock may have read it for us
@@ -304,7 +312,7 @@ def _read_all(
                 if now and now.meta["kind"] == reading.kind and now.meta["sha256"] == _digest(reading, now):
                     found[mirror.key] = (_state(mirror, now, "fresh", age=0.0), now, reading)
                     continue
-            found[mirror.key] = _settle(mirror, reading, index, store)
+            found[mirror.key] = _settle(mirror, reading, index, store, alone=_is_held(locks, mirror))
     finally:
         for lock in locks.values():
             lock.release()
@@ -333,6 +341,10 @@ def _locked(mirror: Mirror, store: IndexStore) -> Steps[Lock]:
     while (lock := store.lock(mirror.key)) is None:
         yield Pause(_POLL_S)
     return lock
+
+
+def _is_held(locks: Mapping[str, Lock], mirror: Mirror) -> bool:
+    return mirror.key in locks and locks[mirror.key].held
 
 
 def _digest(reading: Reading, stored: StoredIndex) -> str:
@@ -366,7 +378,12 @@ def gather(readers: Sequence[Reader]) -> Steps[list[Reading]]:
 
 
 def _settle(
-    mirror: Mirror, reading: Reading, stored: StoredIndex | None, store: Callable[[], IndexStore]
+    mirror: Mirror,
+    reading: Reading,
+    stored: StoredIndex | None,
+    store: Callable[[], IndexStore],
+    *,
+    alone: bool,
 ) -> _Found:
     """Turn a reading into the mirror's state and its specs, filling the local index when it is stale."""
     if reading.unchanged and stored:
@@ -374,7 +391,7 @@ def _settle(
             stored.touch(reading.etag)
         return _state(mirror, stored, "fresh", age=0.0), stored, reading
     if reading.index_path:
-        return _ingest(mirror, reading, store())
+        return _ingest(mirror, reading, store(), alone=alone)
     if reading.records:
         source = PageSource(mirror.name, reading.records)
         state = MirrorState(mirror.name, reading.kind, reading.state, reading.detail, source.count(), 0.0)
@@ -384,7 +401,7 @@ def _settle(
     return MirrorState(mirror.name, reading.kind, reading.state, reading.detail), None, reading
 
 
-def _ingest(mirror: Mirror, reading: Reading, store: IndexStore) -> _Found:
+def _ingest(mirror: Mirror, reading: Reading, store: IndexStore, *, alone: bool) -> _Found:
     assert reading.index_path
     try:
         index = store.ingest(
@@ -395,6 +412,7 @@ def _ingest(mirror: Mirror, reading: Reading, store: IndexStore) -> _Found:
             meta={"kind": reading.kind, "etag": reading.etag or "", "promised": reading.index_promised},
             sha256=reading.index_sha256,
             size=reading.index_size,
+            alone=alone,
         )
     except FormatError as error:
         state = error.context.get("state", "corrupt")

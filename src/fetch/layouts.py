@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from ..errors import NotFoundError
+from ..resolver.index.readers import join
 from ..resolver.index.readers.manifest import blob_path, spec_manifest_path, spec_stem
 from ..resolver.index.readers.oci import api_base
 from ..resolver.index.readers.places import (
@@ -19,7 +20,6 @@ from ..resolver.index.readers.places import (
     image_tag,
     recorded_compiler,
 )
-from .transports import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -164,7 +164,7 @@ def test_other_lock_files_are_refused_by_version(version: int, state: str, tmp_p
 
 def test_a_broken_spec_in_a_lock_file_is_counted() -> None:
     records, broken = parse_lock(json.dumps(lock_file(6, {"a" * 32: {"name": 7}})).encode(), what="x")
-    assert (records, broken) == ((), 1)
+    assert (records, len(broken)) == ((), 1)
 
 
 def test_a_lock_file_is_fetched_from_the_mirror_beside_it(tmp_path: Path, cli: Callable[..., Done]) -> None:

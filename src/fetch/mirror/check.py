@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from anyio import to_thread
 
 from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError, TruncatedError
+from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
     KEY_INDEX_MANIFEST,
@@ -25,7 +26,6 @@ from ...resolver.index.readers.manifest import (
     spec_manifest_path,
 )
 from ...resolver.index.readers.nodes import node_from_dict, specfile_of_database
-from ..transports import join
 from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import read_spec_root

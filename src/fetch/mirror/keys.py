@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 
 from ...errors import CachefetchError, FormatError, NotFoundError
+from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     KEY_INDEX_MANIFEST,
     blob_path,
@@ -20,7 +21,6 @@ from ...resolver.index.readers.manifest import (
 from ...resolver.index.writer import KEY_INDEX_MEDIA_TYPE, key_index_text, manifest_text
 from ..failures import SOURCE_ERRORS
 from ..keys import MAX_KEY_SIZE
-from ..transports import join
 from ..verify.binding import check_blob
 from ..verify.openpgp import Keyring
 from .plan import Problem

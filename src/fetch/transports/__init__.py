@@ -138,12 +138,6 @@ def is_network(url: str) -> bool:
     return scheme_of(url) not in _LOCAL
 
 
-def join(base: str, path: str) -> str:
-    """Return the URL or path of `path` below the mirror `base`; a query of `base` stays at the end."""
-    head, mark, query = base.partition("?") if is_network(base) else (base, "", "")
-    return f"{head.rstrip('/')}/{path}{mark}{query}"
-
-
 def _file(limits: Limits, network: Network) -> Transport:  # noqa: ARG001 - the shape of all makers
     from .file import FileTransport
 

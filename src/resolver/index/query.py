@@ -8,7 +8,6 @@ from ..model import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
     from typing import Any, Protocol
 
     from ..model import Node
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
         def close(self) -> None: ...  # noqa: D102 -- see StoredIndex
         @property
-        def skipped(self) -> AbstractSet[str]: ...  # noqa: D102
+        def skipped(self) -> Mapping[str, str]: ...  # noqa: D102
 
         def count(self) -> int: ...  # noqa: D102 -- see StoredIndex
         def names(self) -> Iterable[str]: ...  # noqa: D102
@@ -45,7 +44,7 @@ class PageSource:
     def __init__(self, mirror: str, records: Iterable[Record], mirrors: tuple[str, ...] = ()) -> None:
         self.mirror = mirror
         self.meta: dict[str, str] = {}
-        self.skipped: frozenset[str] = frozenset()
+        self.skipped: dict[str, str] = {}
         holders = mirrors or (mirror,)
         self._records = {
             r.node.hash: changed(r, mirrors=(r.mirrors or holders) if r.has_binary else ()) for r in records
@@ -112,9 +111,9 @@ class Specs:
         """Number of specs with a binary, counted per mirror."""
         return sum(source.count() for source in self._sources)
 
-    def skipped(self) -> dict[str, int]:
-        """Number of records by mirror that were asked for and cannot be read."""
-        return {source.mirror: len(source.skipped) for source in self._sources if source.skipped}
+    def skipped(self) -> dict[str, list[str]]:
+        """By mirror, why records that were asked for cannot be read."""
+        return {source.mirror: list(source.skipped.values()) for source in self._sources if source.skipped}
 
     def names(self) -> list[str]:
         """All package names, sorted."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .splitter import Row
 
 #: Changes whenever the tables below do; an older sidecar is built anew.
-SCHEMA = "2"
+SCHEMA = "3"
 _CHUNK = 1 << 20
 #: Hashes in one question to the sidecar; SQLite takes 999 variables since its earliest versions.
 _BATCH = 900
@@ -63,7 +63,7 @@ class IndexStore:
             r"://[^/?#@]*@|[?#].*", "_", location
         )  # paths get into messages: no password, no token
         name = re.sub(r"[^A-Za-z0-9.]+", "_", shown)[-60:]
-        return os.path.join(self.root, f"{name}-{binascii.crc32(location.encode()):08x}")
+        return os.path.join(self.root, f"{name}-{binascii.crc32(os.fsencode(location)):08x}")
 
     def load(self, location: str, mirror: str) -> StoredIndex | None:
         """Return the stored index of the mirror, or None when there is none that can be used."""
@@ -138,6 +138,7 @@ class IndexStore:
         meta: dict[str, str],
         sha256: str | None,
         size: int | None = None,
+        alone: bool = False,
     ) -> StoredIndex:
         """Read the index file `body` in one pass (split, sha256) and make it the mirror's stored index.
 
@@ -149,6 +150,7 @@ class IndexStore:
             meta: what to remember with it (kind, etag).
             sha256: what the index must hash to, or None where the source promises nothing.
             size: bytes that the mirror's manifest promises, for the message only.
+            alone: the caller holds the mirror's lock, so unfinished files in its directory are nobody's.
 
         Raises:
             FormatError: not an index, or its digest differs; nothing is changed.
@@ -163,7 +165,8 @@ class IndexStore:
         directory = self.directory(location)
         try:
             os.makedirs(directory, exist_ok=True)
-            _drop_leftovers(directory, "sidecar.sqlite.")
+            _drop_leftovers(directory, "sidecar.sqlite.", 0.0 if alone else _LEFTOVER_S)
+            self._drop_downloads(body)
             if not local:
                 _sync(body)
                 target = os.path.join(directory, f"index-{digest[:16]}.json")
@@ -197,14 +200,25 @@ class IndexStore:
         directory = os.path.join(self.root, "incoming")
         try:
             os.makedirs(directory, exist_ok=True)
-            _drop_leftovers(directory, "download-")
         except OSError as error:
             raise StoreError(
                 f"cannot create {directory}: {error.strerror}",
                 hint="point XDG_CACHE_HOME to a writable directory",
                 context={"path": directory},
             ) from error
-        return os.path.join(directory, f"download-{os.getpid()}-{time.monotonic_ns():x}")
+        return os.path.join(directory, f"download-{_machine()}-{os.getpid()}-{time.monotonic_ns():x}")
+
+    def _drop_downloads(self, keep: str) -> None:
+        """Remove downloads that nobody will finish: of processes of this machine that are gone, and very old ones."""
+        directory = os.path.join(self.root, "incoming")
+        for name in os.listdir(directory) if os.path.isdir(directory) else ():
+            path = os.path.join(directory, name)
+            if (
+                path != keep
+                and name.startswith("download-")
+                and (_is_orphan(name) or _age_of(path) > _LEFTOVER_S)
+            ):
+                _remove(path)
 
 
 class Lock:
@@ -212,6 +226,11 @@ class Lock:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+
+    @property
+    def held(self) -> bool:
+        """False for the empty lock of a store that cannot be locked."""
+        return self._descriptor is not None
 
     def release(self) -> None:
         """Let the next one in."""
@@ -226,20 +245,25 @@ class StoredIndex:
     Attributes:
         mirror: name of the mirror.
         meta: facts of the sidecar: location, kind, version, sha256, etag, checked (Unix time), ...
-        skipped: hashes of records that were asked for and cannot be read.
+        skipped: by hash, why records that were asked for cannot be read.
     """
 
     def __init__(self, path: str, mirror: str) -> None:
         self.mirror = mirror
-        self.skipped: set[str] = set()
+        self.skipped: dict[str, str] = {}
         self._path = path
         self._body: int | None = None
         # Read only and used by one task at a time, but not always from the thread that opened it.
         self._db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, check_same_thread=False)
         try:
-            self.meta: dict[str, str] = dict(self._db.execute("SELECT key, value FROM meta"))
+            rows = self._db.execute("SELECT key, value FROM meta")
+            self.meta: dict[str, str] = {
+                key: os.fsdecode(value) if isinstance(value, bytes) else value for key, value in rows
+            }
             if self.meta.get("schema") != SCHEMA:
                 raise ValueError("sidecar of another version")
+            if os.stat(path).st_mtime_ns != int(self.meta["stamp"]):
+                raise ValueError("sidecar that was changed after it was written")
             self.meta.update(_read_note(path, self.meta["changed"]))
             self._specfile = specfile_of_database(self.meta["version"])
             # Opened now: another process may put a newer index in its place at any time.
@@ -271,13 +295,14 @@ class StoredIndex:
         """Decode every record and hash the index again: (records that cannot be read, digest is as it was)."""
         from hashlib import sha256
 
-        broken = sum(1 for row in self._rows("ORDER BY hash") if self._decode(*row) is None)
+        rows = self._rows("ORDER BY hash")
+        broken = sum(1 for row in rows if self._decode(*row) is None)
         digest, offset = sha256(), 0
         assert self._body is not None
         while chunk := os.pread(self._body, _CHUNK, offset):
             digest.update(chunk)
             offset += len(chunk)
-        return broken, digest.hexdigest() == self.meta["sha256"]
+        return broken, digest.hexdigest() == self.meta["sha256"] and len(rows) == int(self.meta["nodes"])
 
     def age(self) -> float:
         """Seconds since the mirror was last asked."""
@@ -305,7 +330,7 @@ class StoredIndex:
 
     def names(self) -> list[str]:
         """All package names, sorted."""
-        return [row[0] for row in self._select("SELECT name FROM pkg ORDER BY name")]
+        return [row[0] for row in self._select("SELECT name FROM pkg ORDER BY name") if row[0].isprintable()]
 
     def named(self, name: str) -> list[Record]:
         """All records of the package `name`, by hash."""
@@ -365,10 +390,15 @@ class StoredIndex:
     def _decode(self, hash: str, offset: int, length: int) -> Record | None:
         """Decode one record; None for one that is broken (it is counted in `skipped`, not fatal)."""
         try:
-            data = self._load(offset, length)
-            node = node_from_dict(data["spec"], hash=hash, specfile=self._specfile)
+            assert self._body is not None
+            text = os.pread(self._body, length, offset)
+            data = json.loads(text)
+            # JSON cannot hold a control character but by an escape.
+            node = node_from_dict(
+                data["spec"], hash=hash, specfile=self._specfile, plain=text.isascii() and b"\\" not in text
+            )
             if node.format > _NEWEST_SPECFILE:
-                raise ValueError("specfile version")
+                raise ValueError(f"specfile version {node.format}")
         except (
             RecursionError,
             ValueError,
@@ -379,8 +409,9 @@ class StoredIndex:
             OSError,
             OverflowError,
             MemoryError,
-        ):
-            self.skipped.add(hash)
+        ) as error:
+            reason = error.message if isinstance(error, FormatError) else f"{type(error).__name__}: {error}"
+            self.skipped[hash] = f"/{ascii(hash)[1:8]}: {reason[:100]}"
             return None
         has_binary = data.get("in_buildcache") is True and node.external is None
         return Record(node, has_binary, (self.mirror,) if has_binary else ())
@@ -465,7 +496,12 @@ def _collect(rows: list[Row], step: Callable[[bytes], Iterable[Row]], chunk: byt
 
 
 def _write_sidecar(path: str, rows: list[Row], facts: dict[str, str]) -> None:
-    """Write the sidecar under a temporary name and rename it."""
+    """Write the sidecar under a temporary name and rename it.
+
+    Its time of modification is one that it records itself: whatever else changes the file changes that too, and rows
+    that were lost are noticed without counting them. Whole even seconds, because every file system can keep those.
+    """
+    facts = {**facts, "stamp": str(int(time.time()) // 2 * 2_000_000_000)}
     temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}"
     try:
         db = sqlite3.connect(temporary)
@@ -475,6 +511,7 @@ def _write_sidecar(path: str, rows: list[Row], facts: dict[str, str]) -> None:
             db.close()
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        os.utime(temporary, ns=(int(facts["stamp"]),) * 2)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
@@ -502,8 +539,17 @@ def _fill(db: sqlite3.Connection, rows: list[Row], facts: dict[str, str]) -> Non
         "nodes": str(len(rows)),
         "binaries": str(sum(1 for row in rows if row[4])),
     }
-    db.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
+    db.executemany("INSERT INTO meta VALUES(?, ?)", ((key, _storable(value)) for key, value in facts.items()))
     db.commit()
+
+
+def _storable(text: str) -> str | bytes:
+    """Return a text as SQLite takes it: a path need not be UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text)
+    return text
 
 
 def _stat_facts(body: str) -> dict[str, str]:
@@ -517,12 +563,35 @@ def _sync(path: str) -> None:
         os.fsync(file.fileno())
 
 
-def _drop_leftovers(directory: str, prefix: str) -> None:
-    """Remove the temporary files of runs that were killed long ago."""
+def _drop_leftovers(directory: str, prefix: str, age: float) -> None:
+    """Remove temporary files, older than `age` seconds, of runs that were killed."""
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
-        if name.startswith(prefix) and _age_of(path) > _LEFTOVER_S:
+        if name.startswith(prefix) and _age_of(path) >= age:
             _remove(path)
+
+
+def _machine() -> str:
+    """Return what tells apart where process numbers count: machines that share a store, and containers."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{binascii.crc32(os.fsencode(os.uname().nodename + space)):08x}"
+
+
+def _is_orphan(name: str) -> bool:
+    """Return True for a download of a process of this machine that is gone."""
+    _, machine, process, *_ = (*name.split("-"), "", "")
+    if machine != _machine() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _age_of(path: str) -> float:

@@ -33,7 +33,6 @@ from cachefetch.fetch.transports import (
     Transports,
     host_of,
     is_network,
-    join,
     redact,
     scheme_of,
     transport_for,
@@ -41,6 +40,7 @@ from cachefetch.fetch.transports import (
 from cachefetch.fetch.transports.direct import DirectTransport
 from cachefetch.fetch.transports.file import local_path, read_local
 from cachefetch.fetch.transports.http import translate
+from cachefetch.resolver.index.readers import join
 
 LIMITS = Limits(stall_s=1, connect_timeout_s=5, chunk_bytes=1000)
 DATA = bytes(range(256)) * 40

@@ -11,7 +11,7 @@ from ....values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from ....errors import CachefetchError
     from ...model import Record
@@ -119,8 +119,27 @@ LISTS: tuple[str, ...] = ("page", "pages", "lock", "spec")
 
 
 def join(location: str, path: str) -> str:
-    """Return `path` below the mirror at `location` (a URL or a directory); slashes are normalised."""
-    return f"{location.rstrip('/')}/{path}" if path else location
+    """Return `path` below the mirror at `location`, a URL or a directory.
+
+    The query of a URL stays at its end: it is what a signed URL is signed with (and never printed).
+    """
+    head, mark, query = location.partition("?") if _has_query(location) else (location, "", "")
+    return f"{head.rstrip('/')}/{path}{mark}{query}" if path else location
+
+
+def name_of(location: str) -> str:
+    """Return the last part of a location, without the query of a URL: what it is called."""
+    return (location.partition("?")[0] if _has_query(location) else location).rpartition("/")[2]
+
+
+def _has_query(location: str) -> bool:
+    return "://" in location and not location.startswith(("file://", BUNDLE_SCHEME))
+
+
+def skipped_text(what: str, reasons: Sequence[str]) -> str:
+    """Return the detail of a mirror with parts that cannot be read, "" when there are none."""
+    more = f": {reasons[0]}" if reasons else ""
+    return f"{len(reasons)} unreadable {what} skipped{more}" if reasons else ""
 
 
 def failed(kind: str, error: CachefetchError) -> Reading:

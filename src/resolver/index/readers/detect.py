@@ -6,7 +6,18 @@ from importlib import import_module
 
 from ....errors import NotFoundError
 from ....values import without_secrets
-from . import BUNDLE_SCHEME, CATALOGUE_FILE, FORMATS, OCI_SCHEMES, PAGE_DATA_FILE, Get, Reading, failed, join
+from . import (
+    BUNDLE_SCHEME,
+    CATALOGUE_FILE,
+    FORMATS,
+    OCI_SCHEMES,
+    PAGE_DATA_FILE,
+    Get,
+    Reading,
+    failed,
+    join,
+    name_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +75,7 @@ def _order(location: str, kind: str) -> tuple[str, ...]:
 
 def _by_name(location: str) -> tuple[str, ...]:
     """Return the formats that a location's name leaves open."""
-    name = location.rpartition("/")[2]
+    name = name_of(location)
     if location.startswith(OCI_SCHEMES):
         return ("oci",)
     if location.startswith(BUNDLE_SCHEME):

@@ -9,7 +9,7 @@ import json
 
 from ....errors import FormatError, NotFoundError
 from ...model import Record
-from . import PAGE_LIMIT, Get, Reading, failed
+from . import PAGE_LIMIT, Get, Reading, failed, skipped_text
 from .nodes import node_from_dict
 
 TYPE_CHECKING = False
@@ -37,9 +37,9 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
     except FormatError as error:
         return Reading("lock", error.context.get("state", "corrupt"), error.message)
     if not records:
-        return Reading("lock", "corrupt" if broken else "empty", "no concrete specs", broken=broken)
-    detail = f"{broken} unreadable specs skipped" if broken else ""
-    return Reading("lock", "fresh", detail, records=records, broken=broken)
+        return Reading("lock", "corrupt" if broken else "empty", "no concrete specs", broken=len(broken))
+    detail = skipped_text("specs", broken)
+    return Reading("lock", "fresh", detail, records=records, broken=len(broken))
 
 
 def is_lock(data: bytes) -> bool:
@@ -47,8 +47,8 @@ def is_lock(data: bytes) -> bool:
     return b'"concrete_specs"' in data and b'"roots"' in data
 
 
-def parse_lock(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
-    """Return the records of a lock file, included environments too, and how many could not be read.
+def parse_lock(data: bytes, *, what: str) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """Return the records of a lock file, included environments too, and why others could not be read.
 
     Raises:
         FormatError: not a lock file, or one of a version that is not read; `context["state"]` is the mirror state.
@@ -69,21 +69,21 @@ def parse_lock(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
         )
     found: dict[str, Record] = {}
     broken = _collect(document, SPECFILE_OF_LOCK[version], found)
-    return tuple(found.values()), broken
+    return tuple(found.values()), tuple(broken)
 
 
-def _collect(document: Mapping[str, Any], specfile: int, found: dict[str, Record]) -> int:
-    """Add the records of an environment and of those that it includes; return the number of broken ones."""
-    broken = 0
+def _collect(document: Mapping[str, Any], specfile: int, found: dict[str, Record]) -> list[str]:
+    """Add the records of an environment and of those that it includes; return what is wrong with others."""
+    broken: list[str] = []
     specs = document.get("concrete_specs")
     for hash_, data in specs.items() if isinstance(specs, dict) else ():
         try:
             node = node_from_dict(data, hash=hash_, specfile=specfile)
-        except FormatError:
-            broken += 1
+        except FormatError as error:
+            broken.append(error.message)
             continue
         found.setdefault(hash_, Record(node, node.external is None))
     included = document.get("include_concrete")
     for inner in included.values() if isinstance(included, dict) else ():
-        broken += _collect(inner, specfile, found) if isinstance(inner, dict) else 1
+        broken += _collect(inner, specfile, found) if isinstance(inner, dict) else ["include_concrete"]
     return broken

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from ...model import VariantValue
 
+#: Characters of hashes, of package names, and of names of platforms, systems and targets: Spack's and a few more.
+#: Nothing made of them can leave a directory, act on a terminal or end a line.
+_HASH = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME = _HASH | frozenset("_.+-")
+_WORD = _NAME | frozenset(":")
 #: The parameters that are compiler flags, not variants.
 FLAG_NAMES = ("cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs")
 
@@ -46,25 +51,31 @@ def specfile_of_database(version: str) -> int:
         ) from None
 
 
-def node_from_dict(data: Mapping[str, Any], *, hash: str | None = None, specfile: int | None = None) -> Node:
+def node_from_dict(
+    data: Mapping[str, Any], *, hash: str | None = None, specfile: int | None = None, plain: bool = False
+) -> Node:
     """Return the node that an index record's ``spec`` or an entry of a spec file's ``nodes`` describes.
 
     Args:
         data: the JSON object of the node.
         hash: DAG hash that counts (the key of an index record); None takes the node's own.
         specfile: version of the document; None guesses from the shape. An annotation in the node wins.
+        plain: the caller knows that no text in `data` has a control character.
 
     Raises:
-        FormatError: a field is absent or has another type than the format says; the message names it.
+        FormatError: a field is absent or has another type than the format says, or a text that cannot be shown or
+            stored safely (control characters, a name or hash with a slash); the message names it.
     """
     if not isinstance(data, dict):
         _bad("the node", data, "an object")
+    if not plain:
+        check_printable(data)
     if "name" not in data and len(data) == 1:  # specfile 1 wraps the node: {"zlib": {...}}
         name, data = next(iter(data.items()))
         specfile = specfile or 1
     else:
         name = data.get("name")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or name[0] in ".+-" or not _NAME.issuperset(name):
         _bad("name", name, "a package name")
     if not isinstance(data, dict):
         _bad(f"node {name}", data, "an object")
@@ -75,7 +86,7 @@ def node_from_dict(data: Mapping[str, Any], *, hash: str | None = None, specfile
 
 
 def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -> Node:
-    if not isinstance(hash, str) or not hash:
+    if not isinstance(hash, str) or not hash or not _HASH.issuperset(hash):
         _bad("hash", hash, "a DAG hash")
     platform, os, target, features, vendor = _architecture(data.get("arch"))
     variants, flags = _parameters(data.get("parameters") or {})
@@ -103,6 +114,25 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
     )
 
 
+def check_printable(data: Any) -> None:
+    """Refuse a document with a text, key or value, that has control characters: some would act on a terminal.
+
+    Raises:
+        FormatError: shows the text, escaped.
+    """
+    waiting = [data]
+    for value in waiting:  # grows while it is walked
+        if isinstance(value, str):
+            if not value.isprintable():
+                _bad("with a text that", value, "printable")
+        elif isinstance(value, dict):
+            # What Spack noted about an external is not used and may hold anything.
+            waiting += [inner for key, inner in value.items() if key != "extra_attributes"]
+            waiting += value
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+
+
 def _bad(field: str, value: object, wanted: str) -> NoReturn:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
@@ -112,6 +142,13 @@ def _bad(field: str, value: object, wanted: str) -> NoReturn:
 def _text(value: object, field: str) -> str:
     if not isinstance(value, str):
         _bad(field, value, "a text")
+    return value
+
+
+def _word(value: object, field: str) -> str:
+    """Return a name of a platform, OS or target: they get into messages, options and file names."""
+    if not isinstance(value, str) or not _WORD.issuperset(value):
+        _bad(field, value, "a name")
     return value
 
 
@@ -147,14 +184,14 @@ def _architecture(arch: Any) -> tuple[str, str, str, tuple[str, ...] | None, str
     """Return platform, OS, target name, and of a target that is an object its features and vendor."""
     if not isinstance(arch, dict):
         _bad("arch", arch, "an object")
-    platform = _text(arch.get("platform"), "arch.platform")
-    os = _text(arch.get("platform_os"), "arch.platform_os")
+    platform = _word(arch.get("platform"), "arch.platform")
+    os = _word(arch.get("platform_os"), "arch.platform_os")
     target = arch.get("target")
     if isinstance(target, str):
-        return platform, os, target, None, ""
+        return platform, os, _word(target, "arch.target"), None, ""
     if not isinstance(target, dict):
         _bad("arch.target", target, "a name or an object")
-    name = _text(target.get("name"), "arch.target.name")
+    name = _word(target.get("name"), "arch.target.name")
     features = _texts(target.get("features") or (), "arch.target.features")
     return platform, os, name, features, _text(target.get("vendor") or "", "arch.target.vendor")
 
@@ -231,7 +268,12 @@ def _usual_edge(entry: Any) -> Edge:
         hash, name = entry["hash"], entry["name"]
     except (KeyError, TypeError):
         known = None
-    if known is None or not hash or type(hash) is not str or type(name) is not str:
+    if (
+        known is None
+        or type(hash) is not str
+        or not (hash.isascii() and hash.isalnum())
+        or type(name) is not str
+    ):
         return _edge(entry.get("name") if isinstance(entry, dict) else None, entry)
     return Edge(hash, name, *known)
 
@@ -249,8 +291,10 @@ def _edge(name: Any, entry: Any) -> Edge:
         _bad("dependencies.parameters", parameters, "an object")
     if isinstance(types, str):
         types = (types,)
+    if not isinstance(hash, str) or not hash or not _HASH.issuperset(hash):
+        _bad("dependencies.hash", hash, "a DAG hash")
     edge = Edge(
-        _text(hash, "dependencies.hash"),
+        hash,
         _text(name, "dependencies.name"),
         _texts(types, "dependencies.deptypes"),
         _texts(virtuals, "dependencies.virtuals"),

@@ -36,7 +36,7 @@ def api_base(location: str) -> str:
     name = name.strip("/").lower()
     head, _, last = name.rpartition("/")
     name = f"{head}/{last.partition(':')[0]}".lstrip("/")
-    if not name or name == "library/":
+    if not name or name == "library/" or "?" in name:
         raise FormatError(
             f"{scheme}://{rest} names no repository",
             hint=f"{scheme}://HOST/NAME, such as oci://ghcr.io/org/cache",
@@ -65,7 +65,8 @@ def read(location: str, known: Known | None = None) -> Reader:
         return Reading("oci", "corrupt", error.message)
     if known and known.sha256 == digest:
         return Reading("oci", "fresh", etag=answer.etag, index_sha256=digest, unchanged=True)
-    blob = yield Get(f"{base}/blobs/sha256:{digest}", limit=INDEX_LIMIT, spool=True)
+    limit = INDEX_LIMIT if size is None else min(size, INDEX_LIMIT)
+    blob = yield Get(f"{base}/blobs/sha256:{digest}", limit=limit, spool=True)
     if isinstance(blob.error, NotFoundError):
         return Reading("oci", "corrupt", f"the index image names the blob {digest}, which is not there")
     if blob.error:
@@ -85,4 +86,4 @@ def _index_layer(body: bytes) -> tuple[str, int | None]:
         match, size = None, None
     if match is None:
         raise FormatError(f"the manifest of {INDEX_TAG} names no layer with a sha256 digest")
-    return match[1], size if isinstance(size, int) else None
+    return match[1], size if type(size) is int and size >= 0 else None

@@ -13,7 +13,8 @@ from ....errors import FormatError, NotFoundError, SpecSyntaxError
 from ....values import changed
 from ...model import Node, Record
 from ...spec.versions import parse_version
-from . import PAGE_LIMIT, Get, Reading, failed
+from . import PAGE_LIMIT, Get, Reading, failed, skipped_text
+from .nodes import check_printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _HASH = re.compile(r"[a-z2-7]{32}\Z")
+_WORD = re.compile(r"[A-Za-z0-9_.:+-]+\Z")
 
 
 def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -- the registry's signature; pages have no stored form
@@ -49,15 +51,16 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
     records, broken = parsed
     if not records:
         return Reading(
-            "page", "corrupt" if broken else "empty", f"{broken} unreadable entries", broken=broken
+            "page", "corrupt" if broken else "empty", skipped_text("entries", broken), broken=len(broken)
         )
     release = release_of(answer.body)
-    return Reading("page", "fresh", _broken_detail(broken), records=records, broken=broken, release=release)
+    detail = skipped_text("entries", broken)
+    return Reading("page", "fresh", detail, records=records, broken=len(broken), release=release)
 
 
 def _parsed(
-    parse: Callable[..., tuple[tuple[Record, ...], int]], data: bytes, location: str
-) -> tuple[tuple[Record, ...], int] | Reading:
+    parse: Callable[..., tuple[tuple[Record, ...], tuple[str, ...]]], data: bytes, location: str
+) -> tuple[tuple[Record, ...], tuple[str, ...]] | Reading:
     try:
         return parse(data, what=location)
     except FormatError as error:
@@ -76,21 +79,21 @@ def spec_files(data: bytes) -> tuple[str, ...]:
 
 def _beside(
     location: str, names: tuple[str, ...]
-) -> Generator[Get, Answer, tuple[tuple[Record, ...], int] | Reading]:
+) -> Generator[Get, Answer, tuple[tuple[Record, ...], tuple[str, ...]] | Reading]:
     """Read the spec documents beside a page of eras a to c: the root node alone, of specfile 2."""
     from .spec import parse_document
 
     directory = location.rpartition("/")[0]
     found: dict[str, Record] = {}
-    broken = 0
+    broken: list[str] = []
     for name in names:
         answer = yield Get(f"{directory}/{name}")
         if answer.error and not isinstance(answer.error, NotFoundError):
             return failed("page", answer.error)
         try:
             node = parse_document(answer.body, what=f"{directory}/{name}")[0]
-        except FormatError:
-            broken += 1
+        except FormatError as error:
+            broken.append(error.message)
             continue
         # Whatever it says about dependencies, none of them is described anywhere: as on the other pages.
         found[node.hash] = Record(changed(node, partial=True, edges=()), True)
@@ -98,7 +101,7 @@ def _beside(
         return Reading(
             "page", "too-old", f"{location} names {len(names)} spec documents, and none can be read beside it"
         )
-    return tuple(found.values()), broken
+    return tuple(found.values()), tuple(broken)
 
 
 def is_data(data: bytes) -> bool:
@@ -107,8 +110,8 @@ def is_data(data: bytes) -> bool:
     return head in (b"[", b"{") and b'"hash"' in data and b'"stacks"' in data
 
 
-def parse_data(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
-    """Return the records of a ``specs_data.json`` (era g), and the number of entries that could not be read.
+def parse_data(data: bytes, *, what: str) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """Return the records of a ``specs_data.json`` (era g), and why other entries could not be read.
 
     Nothing is promised about this format, so the entries may be a list or the values of an object, and the package
     is the entry's `name` or that of the file's directory. The compiler is not recorded, and what an interim
@@ -140,8 +143,8 @@ def is_page(data: bytes) -> bool:
     return data.lstrip(b"\xef\xbb\xbf")[:4] in (b"---\n", b"---\r")
 
 
-def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
-    """Return the records of a page, merged by hash, and the number of entries that could not be read.
+def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """Return the records of a page, merged by hash, and why other entries could not be read.
 
     Raises:
         FormatError: not a page of a known era; `context["state"]` is the mirror state.
@@ -168,20 +171,23 @@ def parse_page(data: bytes, *, what: str) -> tuple[tuple[Record, ...], int]:
     return _merged_entries(entries, name)
 
 
-def _merged_entries(entries: list[Any], package: str) -> tuple[tuple[Record, ...], int]:
-    """Return the records of entries, merged by hash, and how many could not be read."""
+def _merged_entries(entries: list[Any], package: str) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """Return the records of entries, merged by hash, and why others could not be read."""
     found: dict[str, Record] = {}
-    broken = 0
+    broken: list[str] = []
     for entry in entries:
         try:
             record = _record(str(entry.get("name") or package), entry)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, SpecSyntaxError):
-            broken += 1
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            broken.append(f"{type(error).__name__}: {error}"[:100])
+            continue
+        except (SpecSyntaxError, FormatError) as error:
+            broken.append(error.message[:100])
             continue
         old = found.get(record.node.hash)
         stacks = tuple(dict.fromkeys((old.stacks if old else ()) + record.stacks))
         found[record.node.hash] = Record(record.node, True, (), stacks)
-    return tuple(found.values()), broken
+    return tuple(found.values()), tuple(broken)
 
 
 def release_of(data: bytes) -> str:
@@ -219,7 +225,10 @@ def _record(name: str, entry: Mapping[str, Any]) -> Record:
     texts = [versions[0], entry["platform"], entry["os"], entry["target"]]
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError("version or architecture")
+    check_printable(entry)
     version, platform, os, target = texts
+    if not all(_WORD.match(text) for text in (platform, os, target)):
+        raise ValueError("architecture")
     version = version.removeprefix("=")
     compiler = _compiler(entry.get("compiler"))
     if not _NAME.match(name):
@@ -265,7 +274,3 @@ def _variants(texts: list[str] | str) -> dict[str, VariantValue]:
         else:
             variants[name] = value
     return variants
-
-
-def _broken_detail(broken: int) -> str:
-    return f"{broken} unreadable entries skipped" if broken else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....errors import FormatError
-from . import PAGE_LIMIT, Get, Reading, failed, join
+from . import PAGE_LIMIT, Get, Reading, failed, join, skipped_text
 from .page import is_page, parse_page, release_of
 
 TYPE_CHECKING = False
@@ -20,7 +20,8 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
     if answer.error or answer.names is None:
         return Reading("", "not-a-cache")
     records: dict[str, Record] = {}
-    pages = unreadable = broken = 0
+    pages = unreadable = 0
+    broken: list[str] = []
     detail = release = ""
     for name in sorted(answer.names):
         page = yield from _page(join(location, name))
@@ -41,9 +42,10 @@ def read(location: str, known: Known | None = None) -> Reader:  # noqa: ARG001 -
         return Reading("", "not-a-cache")
     if not records:
         return Reading("pages", "corrupt" if unreadable else "empty", detail)
-    if broken:
-        detail = detail or f"{broken} unreadable entries skipped"
-    return Reading("pages", "fresh", detail, records=tuple(records.values()), broken=broken, release=release)
+    detail = detail or skipped_text("entries", broken)
+    return Reading(
+        "pages", "fresh", detail, records=tuple(records.values()), broken=len(broken), release=release
+    )
 
 
 def _page(path: str) -> Generator[Get, Answer, Answer | None]:

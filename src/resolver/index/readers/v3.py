@@ -42,7 +42,7 @@ def read(location: str, known: Known | None = None, view: str = "") -> Reader:
     if known and known.sha256 == ref.sha256:
         return Reading("v3", "fresh", etag=answer.etag, index_sha256=ref.sha256, unchanged=True)
     url = join(location, blob_path(ref.sha256))
-    blob = yield Get(url, limit=INDEX_LIMIT, spool=True)
+    blob = yield Get(url, limit=min(ref.size, INDEX_LIMIT), spool=True)
     if isinstance(blob.error, NotFoundError):
         return Reading("v3", "corrupt", f"the index manifest names the blob {ref.sha256}, which is not there")
     if blob.error:
