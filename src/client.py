@@ -22,7 +22,7 @@ from .answers import (
     with_documents,
     with_missing,
 )
-from .config import Config, Mirror, is_registry, load, mirror_from_argument, spack_mirrors
+from .config import Config, Mirror, distinct, is_registry, load, mirror_from_argument, spack_mirrors
 from .errors import (
     AccessError,
     CachefetchError,
@@ -44,7 +44,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
@@ -92,9 +92,9 @@ class _Base:
 
     def __init__(
         self,
-        mirrors: Iterable[str | Mirror] = (),
+        mirrors: Iterable[str | os.PathLike[str] | Mirror] = (),
         *,
-        keys: Iterable[str] = (),
+        keys: Iterable[str | os.PathLike[str]] = (),
         unsigned: bool = False,
         offline: bool = False,
         refresh: bool = False,
@@ -106,11 +106,14 @@ class _Base:
         reporter: Reporter | None = None,
     ) -> None:
         settings = config if config is not None else load()
+        for name, value in (("mirrors", mirrors), ("keys", keys)):
+            if isinstance(value, (str, bytes)):
+                raise TypeError(f"{name} is a list of several, not one string: {name}=[{value!r}]")
         key_files = tuple(os.path.abspath(path) for path in keys)
-        named = tuple(
+        named = distinct(
             m
             if isinstance(m, Mirror)
-            else mirror_from_argument(m, settings, unsigned=unsigned, key_files=key_files)
+            else mirror_from_argument(os.fspath(m), settings, unsigned=unsigned, key_files=key_files)
             for m in mirrors
         )
         self.options = Options(
@@ -516,6 +519,8 @@ class AsyncClient(_Base):
         adopt: str | None = None,
         deps: bool = True,
         unify: bool = True,
+        requirements: Sequence[str] = (),
+        prereleases: bool = False,
     ) -> Receipt:
         """Fetch and verify the chosen binaries with their link and run closure.
 
@@ -527,16 +532,20 @@ class AsyncClient(_Base):
             to: directory that gets ``NAME-VERSION-HASH.spack`` for every package; None leaves them in the store.
             adopt: directory with payloads that other tools fetched by a plan; they are verified and taken over.
             deps: False fetches the roots alone.
-            unify: as for `resolve`.
+            unify, requirements, prereleases: as for `resolve`.
 
         Raises:
+            UsageError: `specs` or `requirements`, and a `resolution` too.
             ResolutionError: nothing fits, or the closure is not complete; `.resolution` has the reasons.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
         from .fetch.execute import fetch_items
 
         engine = self._engine()
-        request = await self._request(specs, resolution, host, deps, unify, engine)
+        ask = partial(
+            self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
+        )
+        request = await self._request(await _asked(specs, requirements, resolution, ask), deps, engine)
         with request.missing_explained():
             receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
         return self._with_caveats(receipt)
@@ -548,29 +557,27 @@ class AsyncClient(_Base):
         host: Host | None = None,
         deps: bool = True,
         unify: bool = True,
+        requirements: Sequence[str] = (),
+        prereleases: bool = False,
     ) -> FetchPlan:
         """Return what `fetch` would get and reuse, with every manifest verified; arguments and errors as there."""
         from .fetch.execute import plan_items
 
         engine = self._engine()
-        request = await self._request(specs, resolution, host, deps, unify, engine)
+        ask = partial(
+            self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
+        )
+        request = await self._request(await _asked(specs, requirements, resolution, ask), deps, engine)
         with request.missing_explained():
             return await plan_items(request.wanted, **engine)
 
     async def _request(
-        self,
-        specs: tuple[str, ...],
-        resolution: Resolution | None,
-        host: Host | None,
-        deps: bool,
-        unify: bool,
-        engine: dict[str, Any],
+        self, asked: Resolution | tuple[Pin, ...], deps: bool, engine: dict[str, Any]
     ) -> _Request:
         """Return what to fetch: from the names alone where they say enough, else from a resolution."""
-        pins = parse_pins(specs) if resolution is None else ()
-        if pins:
-            return await self._pinned(pins, deps, engine)
-        answer = resolution if resolution is not None else await self.resolve(*specs, host=host, unify=unify)
+        if isinstance(asked, tuple):
+            return await self._pinned(asked, deps, engine)
+        answer = asked
         if answer.status != "ok" and (deps or answer.status != "incomplete"):
             raise resolution_error(answer)
         sources = await self._alone(lambda: self._behind(answer))
@@ -1044,19 +1051,24 @@ class Client(_Base):
 
     def fetch(self, *specs: str, **options: Any) -> Receipt:
         """See `AsyncClient.fetch`."""
-        return self._portal.call(partial(self._async.fetch, *specs, **self._resolved(specs, options)))
+        specs, options = self._resolved(specs, options)
+        return self._portal.call(partial(self._async.fetch, *specs, **options))
 
     def plan(self, *specs: str, **options: Any) -> FetchPlan:
         """See `AsyncClient.plan`."""
-        return self._portal.call(partial(self._async.plan, *specs, **self._resolved(specs, options)))
+        specs, options = self._resolved(specs, options)
+        return self._portal.call(partial(self._async.plan, *specs, **options))
 
-    def _resolved(self, specs: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    def _resolved(
+        self, specs: tuple[str, ...], options: dict[str, Any]
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Resolve here, without the network if that can be, unless the specs name all there is to know."""
-        if options.get("resolution") is None and not parse_pins(specs):
-            keep = {name: options.pop(name) for name in ("host", "unify") if name in options}
-            options["resolution"] = self.resolve(*specs, **keep)
+        if options.get("resolution") is None and (options.get("requirements") or not parse_pins(specs)):
+            names = ("host", "unify", "requirements", "prereleases")
+            keep = {name: options.pop(name) for name in names if name in options}
+            options["resolution"], specs = self.resolve(*specs, **keep), ()
         self._share()
-        return options
+        return specs, options
 
     def extract(self, spec: str, to: str, **options: Any) -> Extraction:
         """See `AsyncClient.extract`."""
@@ -1108,6 +1120,24 @@ class Client(_Base):
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+
+async def _asked(
+    specs: tuple[str, ...],
+    requirements: Sequence[str],
+    resolution: Resolution | None,
+    resolve: Callable[..., Awaitable[Resolution]],
+) -> Resolution | tuple[Pin, ...]:
+    """Return what a fetch starts from: the given answer, the pins that the specs are, or a new answer."""
+    if resolution is not None:
+        if specs or requirements:
+            raise UsageError(
+                f"fetch got a resolution and {' '.join((*specs, *requirements))!r} too",
+                hint="give the specs to `resolve`, or leave the resolution out",
+            )
+        return resolution
+    pins = () if requirements else parse_pins(specs)
+    return pins or await resolve(*specs)
 
 
 @frozen

@@ -13,7 +13,7 @@ from .values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 SIGNED = ("required", "if-present", "none")
@@ -146,6 +146,18 @@ def check_policy(location: str, signed: str, pinned: tuple[str, ...], what: str)
             hint='signed = "none" without keys accepts what the registry says: digests and binding are checked all '
             "the same; or use a mirror of layout 3",
         )
+
+
+def distinct(mirrors: Iterable[Mirror]) -> tuple[Mirror, ...]:
+    """Return the mirrors, each once, with names that differ: a URL's secrets are no part of its name."""
+    found: dict[str, Mirror] = {}
+    for mirror in mirrors:
+        name, number = mirror.name, 1
+        while name in found and changed(found[name], name=mirror.name) != mirror:
+            number += 1
+            name = f"{mirror.name} ({number})"
+        found.setdefault(name, changed(mirror, name=name))
+    return tuple(found.values())
 
 
 def absolute(location: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +22,7 @@ class Portal:
     """
 
     def __init__(self) -> None:
+        self._starting = threading.Lock()
         self._portal: BlockingPortal | None = None
         self._stop: finalize[..., Portal] | None = None
 
@@ -30,16 +33,7 @@ class Portal:
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run the coroutine function in the portal's loop and return its result, or raise its exception."""
-        if self._portal is None:
-            import weakref
-
-            from anyio.from_thread import start_blocking_portal
-
-            manager = start_blocking_portal()
-            self._portal = manager.__enter__()
-            # A portal that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
-            self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
-        future = self._portal.start_task_soon(function)
+        future = self._started().start_task_soon(function)
         try:
             return future.result()
         except BaseException:
@@ -47,8 +41,23 @@ class Portal:
             future.cancel()
             raise
 
+    def _started(self) -> BlockingPortal:
+        """Return the portal; of several threads that need it first, one starts it."""
+        with self._starting:
+            if self._portal is None:
+                import weakref
+
+                from anyio.from_thread import start_blocking_portal
+
+                manager = start_blocking_portal()
+                self._portal = manager.__enter__()
+                # A portal that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
+                self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
+            return self._portal
+
     def close(self) -> None:
         """Stop the loop and its thread."""
-        stop, self._portal, self._stop = self._stop, None, None
+        with self._starting:
+            stop, self._portal, self._stop = self._stop, None, None
         if stop is not None:
             stop()

@@ -19,6 +19,7 @@ from .report import document, line, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import Any
 
     from ..client import Client
@@ -67,6 +68,7 @@ def execute(args: argparse.Namespace) -> int:
             _print(_fetch_locked(args, client), args)
             return 0
         options: dict[str, Any] = {"deps": not args.no_deps}
+        specs = args.spec
         requirements = requirements_from(args)
         if requirements or not parse_pins(args.spec):
             answer = client.resolve(
@@ -76,13 +78,13 @@ def execute(args: argparse.Namespace) -> int:
                 requirements=requirements,
                 prereleases=args.pre,
             )
-            options["resolution"] = answer
+            options["resolution"], specs = answer, []
             if answer.status in ("ok", "incomplete"):
                 for root in answer.roots:
                     say(explain.one_line(root), args)
         if args.dry_run or args.plan:
-            return _plan(client, args, options)
-        receipt = client.fetch(*args.spec, to=args.to, adopt=args.adopt, **options)
+            return _plan(client, args, specs, options)
+        receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
     _print(receipt, args)
     return 0
 
@@ -129,11 +131,11 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _plan(client: Client, args: argparse.Namespace, options: dict[str, Any]) -> int:
+def _plan(client: Client, args: argparse.Namespace, specs: Sequence[str], options: dict[str, Any]) -> int:
     from ..fetch import export
     from .locking import write_file
 
-    plan = client.plan(*args.spec, **options)
+    plan = client.plan(*specs, **options)
     if args.plan and args.plan != "-":
         write_file(args.plan, export.render(plan, args.format).encode())
     elif args.plan:
