@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 
 from .answers import parse_constraint, parse_queries, resolve
-from .errors import UsageError
+from .errors import FormatError, UsageError
 from .resolver.spec.matching import satisfies
 from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from .fetch.limits import Limits
@@ -191,6 +191,7 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
     from .fetch.model import Wanted
 
     roots, problems = select(selection, sources, policy)
+    layouts = {name: source.layout for name, source in delivery.items()}
     records, needed_by, missing = closure(roots, sources.specs, strict=True)
     wanted = tuple(
         Wanted(
@@ -199,10 +200,39 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
             record.node.hash,
             tuple(delivery[name] for name in record.mirrors if name in delivery),
             record.node,
+            _compiler(record, sources, layouts),
         )
         for record in records
     )
     return Job(wanted, tuple(delivery.values()), needed_by, (*problems, *missing), sources.specs.raw)
+
+
+def _compiler(record: Record, sources: Sources, layouts: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the compiler in the names of layout 2; None where it is not needed, or not recorded."""
+    from .resolver.index.readers.places import recorded_compiler
+
+    if all(layouts.get(name) != "v2" for name in record.mirrors):
+        return None
+    with suppress(FormatError):
+        return recorded_compiler(record.node, sources.specs.get)
+    return None
+
+
+def destination_layout(sources: Iterable[Source], *, convert: bool) -> str:
+    """Return the layout that a destination of these sources has: "v2" for layout 2 kept, else "v3".
+
+    Raises:
+        UsageError: layout 2 beside others without `convert`.
+    """
+    layouts = {source.layout for source in sources}
+    if "v2" not in layouts or convert:
+        return "v3"
+    if layouts != {"v2"}:
+        raise UsageError(
+            "mirrors of layout 2 and of other layouts cannot go into one destination as they are",
+            hint="--convert makes all of it layout 3, unsigned where the source is of layout 2",
+        )
+    return "v2"
 
 
 def state_key(
@@ -303,6 +333,7 @@ async def sync(
     prune: bool = False,
     publish: bool = False,
     wait: bool = False,
+    convert: bool = False,
     adjust: Adjust | None = None,
     variant: str = "",
 ) -> SyncReport:
@@ -320,10 +351,9 @@ async def sync(
             "cache pages record no dependencies, so there is no closure to copy",
             hint="name the mirror itself with --from",
         )
-    if other := {source.layout for source in delivery.values()} & {"v2", "oci"}:
+    if destination_layout(delivery.values(), convert=convert) == "v2":
         raise UsageError(
-            f"packages cannot be copied from a mirror of kind {' or '.join(sorted(other))} yet",
-            hint="`cachefetch fetch --to DIR` takes single packages from it",
+            "mirrors of layout 2 cannot be copied as they are yet", hint="--convert makes layout 3"
         )
     to = absolute_directory(to)
     check_destination(to)

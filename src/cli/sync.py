@@ -29,6 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     work = parser.add_argument_group("how")
     work.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    work.add_argument(
+        "--convert", action="store_true", help="write layout 3, unsigned, also from a mirror of layout 2"
+    )
     work.add_argument("--check", action="store_true", help="hash again what the destination has")
     work.add_argument("--prune", action="store_true", help="remove blobs that no manifest names")
     work.add_argument("--wait", action="store_true", help="wait while another sync works on the destination")
@@ -92,6 +95,7 @@ def execute(args: argparse.Namespace) -> int:
             shard=shard_numbers(args.shard) if args.shard else None,
             dry_run=args.dry_run,
             check=args.check,
+            convert=args.convert,
             prune=args.prune,
             publish=args.publish,
             wait=args.wait,

@@ -15,17 +15,19 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 from ...errors import StoreError, UsageError
-from ...resolver.index.readers.manifest import INDEX_MANIFEST, SPEC_MANIFESTS, spec_manifest_path
+from ...resolver.index.readers.manifest import INDEX_MANIFEST, SPEC_MANIFESTS, spec_manifest_path, spec_stem
 from ..store import files
 from ..store.cas import Lock, Store
+from .convert import SPEC_MEDIA_TYPE, convert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..model import Wanted
+    from ..model import VerifiedPackage, Wanted
     from ..store.lease import Lease
 
 OWN = ".cachefetch"
@@ -65,12 +67,32 @@ class Destination(Store):
         """Return the manifest that waits or is published."""
         if key in self._pending:
             return self._pending[key]
+        if key not in self._paths:
+            return None  # a document of another layout: it is not kept, see `adopt`
         with files.store_errors(self._paths[key]):
             return files.read_or_none(self._paths[key])
 
     def put_manifest(self, key: str, data: bytes) -> None:
         """Hold a proven manifest back until `publish`."""
-        self._pending[key] = data
+        if key in self._paths:
+            self._pending[key] = data
+
+    def adopt(self, package: VerifiedPackage) -> VerifiedPackage:
+        """Make a package of another layout one of layout 3; one that is, or was made, is returned as it is.
+
+        Its spec blob is stored, its manifest held back until `publish`.
+        """
+        if package.layout == "v3" or package.spec.media_type == SPEC_MEDIA_TYPE:
+            return package
+        made = convert(package.document.raw, package.tarball)
+        if package.layout == "oci":  # the config of the image came in under its digest
+            self.added.pop(package.spec.sha256, None)
+            if not self.dry_run:
+                self.discard(package.spec.sha256)
+        self.put_bytes(made.blob, made.spec.sha256)
+        wanted = package.wanted
+        self._pending[spec_stem(wanted.name, wanted.version, wanted.hash)] = made.manifest
+        return replace(package, spec=made.spec)
 
     def publish(self, key: str) -> None:
         """Write the manifest of a package whose blobs are complete."""

@@ -127,7 +127,9 @@ class Sync:
         if not self.how.finish:
             return Published({}, None)
         own = Source("the destination", self.to.mirror, SignaturePolicy("none"), Keyring())
-        published = await read_keys(self.session, self.job.sources, signers, own)
+        # A converted mirror is unsigned: keys of other layouts sign nothing in it.
+        sources = [source for source in self.job.sources if source.layout not in ("v2", "oci")]
+        published = await read_keys(self.session, sources, signers, own)
         self.problems += published.problems
         return published
 
@@ -170,7 +172,7 @@ class Sync:
         if not self.how.copy and self.to.locate(package.tarball.sha256) is None:
             raise _not_copied(package)
         delivered = await deliver(self.session, number + 1, package)
-        package = delivered.package
+        package = await to_thread.run_sync(self.to.adopt, delivered.package)
         if delivered.origin == "network":
             self.done["copied_blobs"] += 1
             self.done["copied_bytes"] += package.tarball.size

@@ -84,6 +84,7 @@ async def prove_selection(
     async def one(number: int, package: Wanted) -> VerifiedPackage:
         destination.expect(stem_of(package), package)
         found = await prove(session, package, number + 1)
+        found = await to_thread.run_sync(destination.adopt, found)
         root = SpecDocument(found.document.nodes[:1], {}, found.document.format, False)
         return replace(found, document=root)
 
