@@ -107,3 +107,21 @@ def test_the_library_and_two_mirrors(cli: Cli, mirror: Path, tmp_path: Path) -> 
     with Client(both, unsigned=True, require_fresh=True) as client, pytest.raises(FreshnessError) as caught:
         client.update()
     assert caught.value.context["mirror"] == str(mirror)
+
+
+def test_a_lock_file_wins_over_any_index(cli: Cli, mirror: Path, tmp_path: Path) -> None:
+    """What is locked is fetched from a mirror whose index was rolled back: its digests decide, no index is read."""
+    lock = tmp_path / "cachefetch.lock"
+    assert cli("resolve", "demo", *words(mirror), *DEBIAN).code == 0
+    write_index(mirror, OLD, NEW)
+    assert cli("resolve", "demo", *words(mirror), *DEBIAN, "--lock", lock).code == 0
+    write_index(mirror, OLD)
+    assert cli("resolve", "demo", *words(mirror, "--require-fresh"), *DEBIAN).code == 7
+    done = cli("fetch", "--lock", lock, *words(mirror, "--require-fresh", "--json"), *DEBIAN)
+    assert done.code == 0, done.err
+    assert [item["hash"] for item in done.json["items"]] == [NEW["hash"]]
+    assert done.json["warnings"] == []
+    write_package(mirror, NEW, archive.stored(archive.good() + bytes(10240)))  # rebuilt: other digests
+    shutil.rmtree(tmp_path / "cache/cachefetch/store")
+    done = cli("fetch", "--lock", lock, *words(mirror, "--json"), *DEBIAN)
+    assert (done.code, done.json["code"]) == (6, "lock-changed")
