@@ -9,6 +9,7 @@ TESTS ?= tests
 PYTHON ?=
 PYTEST_ARGS ?=
 FUZZ ?= 100000
+SECONDS ?= 60
 
 CANDIDATES = $(if $(PYTHON),$(PYTHON),python3.11 python3 python3.12 python3.13)
 BIN = $(VENV)/bin
@@ -18,13 +19,14 @@ VENV_STAMP = $(VENV)/.stamp-venv
 RUN_STAMP = $(VENV)/.stamp-run
 DEV_STAMP = $(VENV)/.stamp-dev
 
-.PHONY: help demo test test-long fuzz lint format bench clean
+.PHONY: help demo test test-long fuzz fuzz-readers lint format bench clean
 
 help:
 	@echo "make demo       detect this host, resolve and fetch from examples/mirror"
 	@echo "make test       all tests except the long counts"
 	@echo "make test-long  the tests with the full counts of fuzzing and kills"
 	@echo "make fuzz       the parser on FUZZ=100000 random texts"
+	@echo "make fuzz-readers  what reads bytes of mirrors, for SECONDS=60"
 	@echo "make lint       ruff, formatting, mypy --strict"
 	@echo "make bench      the benchmarks"
 	@echo "make clean      remove $(VENV) and demo-out"
@@ -65,6 +67,10 @@ test-long: $(DEV_STAMP)
 # FUZZ: number of inputs; for example make fuzz FUZZ=5000000
 fuzz: $(DEV_STAMP)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -m long tests/property/test_spec_properties.py
+
+# SECONDS: how long; for example make fuzz-readers SECONDS=3600
+fuzz-readers: $(DEV_STAMP)
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m long tests/property/test_reader_fuzz.py
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

@@ -74,7 +74,7 @@ class Lock:
                 tuple(document["mirrors"]),
                 {root["query"]: tuple(root["decided_by"]) for root in roots},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(
                 f"{what} is no usable lock file: {type(error).__name__}: {error}", hint=hint
             ) from None

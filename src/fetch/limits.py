@@ -49,7 +49,7 @@ class Limits:
     retry_after_cap_s: float = 600.0
     redirects: int = 5
     manifest_bytes: int = 1 << 20
-    spec_blob_bytes: int = 64 << 20
+    spec_blob_bytes: int = 16 << 20
     small_bytes: int = 256 << 10
     chunk_bytes: int = 1 << 20
     flush_s: float = 1.0
