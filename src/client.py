@@ -31,6 +31,7 @@ from .errors import (
     MissingError,
     NetworkError,
     NotFoundError,
+    PolicyError,
     ResolutionError,
     StoreError,
     UsageError,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from .fetch.network import Network
     from .fetch.plan import FetchPlan
     from .fetch.transports import Transport, Transports
-    from .lockfile import Lock, Locked
+    from .lockfile import Lock, Locked, LockedPolicy
     from .resolver.host.overrides import HostOverrides
     from .resolver.index.readers import Get
     from .resolver.index.store import IndexStore
@@ -397,7 +398,8 @@ class AsyncClient(_Base):
         from .lockfile import write
 
         answer, packages = await self._locked_packages(resolution)
-        return write(answer, packages)
+        sources = await self._alone(self._open_steps)
+        return write(answer, packages, _policies_of(sources.deliver))
 
     async def resolve_locked(self, lock: Lock, *, host: Host | None = None) -> Resolution:
         """Return the answer that a lock file holds, or refuse.
@@ -407,7 +409,9 @@ class AsyncClient(_Base):
 
         Raises:
             LockChangedError: a blob or the closure is not the locked one.
+            PolicyError: a mirror's signature policy is weaker than the locked one.
         """
+        self._hold_policies(lock)
         answer = await self._alone(
             lambda: self._resolve_steps(tuple(lock.roots), host, False, (), False, pinned=lock.roots)
         )
@@ -428,11 +432,13 @@ class AsyncClient(_Base):
         Raises:
             HostError: the host may not be able to run what was locked.
             LockChangedError: a mirror promises other blobs than the locked ones; nothing is fetched.
+            PolicyError: a mirror's signature policy is weaker than the locked one.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
         from .fetch.execute import fetch_items
         from .lockfile import host_changes
 
+        self._hold_policies(lock)
         facts = host if host is not None else await self.host()
         if found := host_changes(lock, facts):
             raise HostError(
@@ -443,6 +449,17 @@ class AsyncClient(_Base):
         wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
         _refuse(lock, tuple(map(_locked, packages)))
         return await fetch_items(wanted, to=to, **engine)
+
+    def _hold_policies(self, lock: Lock) -> None:
+        """Refuse mirrors that would be trusted more easily than when the lock was made."""
+        from .lockfile import weaker
+
+        if found := weaker(lock, _policies_of(m for m in self.mirrors() if not _is_list(m))):
+            raise PolicyError(
+                f"the lock file was made with stricter signature policies: {'; '.join(found)}",
+                hint="use the policies of the lock, or make it again with the policies of today",
+                context={"mirrors": list(found)},
+            )
 
     async def _locked_packages(self, answer: Resolution) -> tuple[Resolution, tuple[Locked, ...]]:
         """Prove the manifests of the closure; return the answer with a known closure, and the digests."""
@@ -644,7 +661,7 @@ class AsyncClient(_Base):
         from .fetch.execute import prove_items
         from .fetch.model import Wanted
 
-        deliver = tuple(m for m in self.mirrors() if not m.location.endswith((".md", ".json")))
+        deliver = tuple(m for m in self.mirrors() if not _is_list(m))
         mirrors = tuple(self._sources_of(deliver).values())
         wanted = tuple(Wanted(*name, mirrors) for name in names)
         try:
@@ -1279,6 +1296,20 @@ def _layout(mirror: Mirror, layouts: Mapping[str, str]) -> str:
 
     check_policy(mirror.location, mirror.signed, mirror.pinned, f"mirror {mirror.name}")
     return "oci" if is_registry(mirror.location) else layouts.get(mirror.name, "")
+
+
+def _is_list(mirror: Mirror) -> bool:
+    """Return True for what lists binaries and holds none, by its name."""
+    return mirror.location.endswith((".md", ".json"))
+
+
+def _policies_of(mirrors: Iterable[Mirror]) -> tuple[LockedPolicy, ...]:
+    from .fetch.transports import redact
+    from .lockfile import LockedPolicy
+
+    return tuple(
+        LockedPolicy(redact(m.name), redact(m.location), m.signed, tuple(sorted(m.pinned))) for m in mirrors
+    )
 
 
 def _locked(package: VerifiedPackage) -> Locked:

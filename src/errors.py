@@ -19,6 +19,7 @@
     │   ├── SignatureMissingError
     │   ├── SignatureInvalidError   text changed after signing, or framing that hides text
     │   ├── KeyNotTrustedError      unknown, expired, revoked or not pinned
+    │   ├── PolicyError             a weaker signature policy than the one of the lock file
     │   └── FreshnessError          an older index again, or one that is too old; .code says which
     ├── MirrorError           (8)   network or mirror; try again or elsewhere
     │   ├── NetworkError            may go away: connection, time-out, 5xx, 429
@@ -227,6 +228,12 @@ class KeyNotTrustedError(TrustError):
     """The signing key is unknown, expired, revoked or not pinned; ``context["reason"]`` says which."""
 
     code = "key-not-trusted"
+
+
+class PolicyError(TrustError):
+    """A mirror's signature policy is weaker than the one that a lock file was made with."""
+
+    code = "policy-weaker"
 
 
 class FreshnessError(TrustError):

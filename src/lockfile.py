@@ -17,7 +17,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from .resolver.model import Host
@@ -41,6 +41,20 @@ class Locked:
 
 
 @frozen
+class LockedPolicy:
+    """The signature policy of a mirror when the lock was made: `url` without secrets, `signed`, pinned `keys`."""
+
+    mirror: str
+    url: str
+    signed: str
+    keys: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return an entry of ``policies``."""
+        return {"mirror": self.mirror, "url": self.url, "signed": self.signed, "keys": list(self.keys)}
+
+
+@frozen
 class Lock:
     """A lock file. `roots` maps canonical queries to hashes, `needs` has the facts that a host must meet."""
 
@@ -49,6 +63,7 @@ class Lock:
     packages: tuple[Locked, ...]
     mirrors: tuple[str, ...]
     decided_by: Mapping[str, tuple[str, ...]]
+    policies: tuple[LockedPolicy, ...] = ()
 
     @classmethod
     def read(cls, data: bytes, *, what: str) -> Lock:
@@ -73,6 +88,7 @@ class Lock:
                 packages,
                 tuple(document["mirrors"]),
                 {root["query"]: tuple(root["decided_by"]) for root in roots},
+                tuple(map(_policy, document.get("policies", []))),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(
@@ -80,8 +96,38 @@ class Lock:
             ) from None
 
 
-def write(answer: Resolution, packages: tuple[Locked, ...]) -> bytes:
-    """Return the lock file for an answer whose status is ok."""
+def _policy(entry: Mapping[str, Any]) -> LockedPolicy:
+    found = LockedPolicy(entry["mirror"], entry["url"], entry["signed"], tuple(entry["keys"]))
+    if found.signed not in _STRICTNESS or not all(isinstance(v, str) for v in (found.url, *found.keys)):
+        raise ValueError("a policy is none of required, if-present and none")
+    return found
+
+
+#: Policies from the weakest to the strictest.
+_STRICTNESS = ("none", "if-present", "required")
+
+
+def weaker(lock: Lock, mirrors: Sequence[LockedPolicy]) -> tuple[str, ...]:
+    """Return which mirrors have a weaker policy now than when the lock was made; () when none has.
+
+    A mirror is known by its URL. One that the lock does not name must be as strict as the weakest that it names.
+    """
+    known = {policy.url: policy for policy in lock.policies}
+    least = min((policy.signed for policy in lock.policies), key=_STRICTNESS.index, default="none")
+    found = []
+    for mirror in mirrors:
+        was = known.get(mirror.url) or LockedPolicy("", mirror.url, least)
+        if _STRICTNESS.index(mirror.signed) < _STRICTNESS.index(was.signed):
+            found.append(f"{mirror.mirror}: signed = {mirror.signed}, locked with {was.signed}")
+        elif was.keys and was.signed != "none" and not set(mirror.keys) <= set(was.keys):
+            found.append(f"{mirror.mirror}: keys are accepted that the lock does not pin")
+        elif was.keys and was.signed != "none" and not mirror.keys:
+            found.append(f"{mirror.mirror}: no key is pinned, locked with {', '.join(was.keys)}")
+    return tuple(found)
+
+
+def write(answer: Resolution, packages: tuple[Locked, ...], policies: Sequence[LockedPolicy] = ()) -> bytes:
+    """Return the lock file for an answer whose status is ok; `policies` are those of the mirrors that deliver."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "host": answer.host.to_dict(),
@@ -95,6 +141,7 @@ def write(answer: Resolution, packages: tuple[Locked, ...]) -> bytes:
             for package in sorted(packages, key=lambda p: (p.name, p.version, p.hash))
         ],
         "mirrors": sorted(state.mirror for state in answer.mirrors if state.usable),
+        "policies": [policy.to_dict() for policy in sorted(policies, key=lambda p: (p.url, p.mirror))],
     }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 

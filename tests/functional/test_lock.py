@@ -12,9 +12,11 @@ import pytest
 from tests.functional.conftest import KEY, MIRROR, Done, host
 
 from cachefetch.errors import FormatError
-from cachefetch.lockfile import Lock
+from cachefetch.lockfile import Lock, LockedPolicy, weaker
+from cachefetch.resolver.model import Host
 
 HOST = host("linux", "debian12", "x86_64_v3", "glibc@2.36:/usr", "gcc@12.2.0")
+FACTS = Host("linux", "debian12", "x86_64")
 
 
 @pytest.fixture
@@ -117,3 +119,62 @@ def test_nothing_is_written_for_no_answer(cli: Callable[..., Done], tmp_path: Pa
     path = tmp_path / "x.lock"
     assert cli("resolve", "py-multidict@99", "-m", MIRROR, "--key", KEY, *HOST, "--lock", str(path)).code == 3
     assert not path.exists()
+
+
+def test_a_weaker_policy_than_the_locked_one_is_refused(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], mirror: Path, tmp_path: Path
+) -> None:
+    _, path = locked
+    assert json.loads(path.read_bytes())["policies"] == [
+        {"mirror": str(mirror), "url": str(mirror), "signed": "required", "keys": []}
+    ]
+    weak = ["--lock", str(path), "-m", str(mirror), "--unsigned", *HOST, "--json"]
+    for words in (["fetch", *weak], ["resolve", "--locked", *weak]):
+        done = cli(*words)
+        assert (done.code, done.json["code"]) == (7, "policy-weaker")
+        assert "locked with required" in done.json["message"]
+    copy = shutil.copytree(
+        mirror, tmp_path / "copy"
+    )  # a mirror that the lock does not name is held to it too
+    elsewhere = ["fetch", "--lock", str(path), "-m", str(copy), *HOST]
+    assert cli(*elsewhere, "--unsigned").code == 7
+    assert cli(*elsewhere, "--key", KEY).code == 0
+
+
+def policy(signed: str, *keys: str, url: str = "u") -> LockedPolicy:
+    return LockedPolicy("m", url, signed, keys)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "refused"),
+    [
+        (policy("required"), policy("required"), False),
+        (policy("required"), policy("if-present"), True),
+        (policy("required"), policy("none"), True),
+        (policy("if-present"), policy("none"), True),
+        (policy("if-present"), policy("required"), False),
+        (policy("none"), policy("none"), False),
+        (policy("required", "A", "B"), policy("required", "B"), False),
+        (policy("required", "A"), policy("required", "A", "B"), True),
+        (policy("required", "A"), policy("required"), True),
+        (policy("required"), policy("required", "A"), False),
+        (policy("required", "A", url="x"), policy("required"), False),
+        (policy("if-present", url="x"), policy("none"), True),
+    ],
+)
+def test_what_is_weaker(was: LockedPolicy, now: LockedPolicy, refused: bool) -> None:
+    lock = Lock({}, FACTS, (), (), {}, (was,))
+    assert bool(weaker(lock, [now])) is refused
+
+
+def test_an_old_lock_file_without_policies_is_read(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], mirror: Path
+) -> None:
+    _, path = locked
+    document = json.loads(path.read_bytes())
+    del document["policies"]
+    path.write_text(json.dumps(document))
+    assert cli("fetch", "--lock", str(path), "-m", str(mirror), "--unsigned", *HOST).code == 0
+    document["policies"] = [{"mirror": "m", "url": "u", "signed": "never", "keys": []}]
+    path.write_text(json.dumps(document))
+    assert cli("fetch", "--lock", str(path), "-m", str(mirror), "--unsigned", *HOST).code == 6

@@ -177,7 +177,9 @@ PAGE = "\n".join(
         "---",
     )
 ).encode()
-KEY_INDEX: dict[str, dict[str, dict[str, str]]] = {"keys": {fingerprint: {} for fingerprint in KEYRING.fingerprints}}
+KEY_INDEX: dict[str, dict[str, dict[str, str]]] = {
+    "keys": {fingerprint: {} for fingerprint in KEYRING.fingerprints}
+}
 LOCK = {
     "schema": "cachefetch/lock/1",
     "host": {
