@@ -19,7 +19,7 @@ from .values import changed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .resolver.closure import Closure
     from .resolver.model import Host, Node
@@ -73,6 +73,8 @@ def resolve(
             continue
         contexts = tuple(Context(spec, h, sources.specs, policy, exists, walked) for h in (host, *others))
         candidates, known[query] = _candidates(contexts[0], sources.specs)
+        if not spec.name and len({record.node.name for record in candidates}) > 1:
+            raise _not_one(spec, candidates, sources)  # which package is meant, nobody can tell
         if spec.requirement is not None:
             _admit(contexts, candidates)
         if pinned is not None:
@@ -168,9 +170,21 @@ def _python_name(spec: Spec, specs: Specs) -> Spec:
     return _parse_requirement(spec.name, lambda name: bool(specs.named(name)), False)
 
 
-def parse_constraint(text: str | None) -> Spec | None:
-    """Return one spec, which may be anonymous (``target=aarch64:``, ``/ab``). Raises SpecSyntaxError."""
-    return parse(text) if text and text.strip() else None
+def parse_constraint(text: str | None, specs: Specs | None = None) -> Spec | None:
+    """Return one spec, which may be anonymous (``target=aarch64:``, ``/ab``), or a Python requirement; None for none.
+
+    `specs` tells Spack's name of a Python project; without it the text is only checked. Raises SpecSyntaxError.
+    """
+    if not text or not text.strip():
+        return None
+    known = frozenset(specs.names()).__contains__ if specs and _any_requirement((text,)) else None
+    if _any_requirement((text,)):
+        from .resolver.spec.requirement import looks_like_requirement
+
+        if looks_like_requirement(text):
+            return _parse_requirement(text, known, False)
+    spec = parse(text)
+    return _python_name(spec, specs) if specs else spec
 
 
 def known_hashes(queries: Sequence[Spec]) -> tuple[tuple[str, str, str], ...]:
@@ -216,13 +230,15 @@ def shown(query: Spec, sources: Sources, host: Host, *, policy: Policy) -> Shown
 
 def _not_one(query: Spec, found: Sequence[Record], sources: Sources) -> UsageError:
     if found:
-        hashes = ", ".join(f"/{record.node.hash[:12]}" for record in found[:5])
+        hashes = ", ".join(f"{record.node.name}/{record.node.hash[:12]}" for record in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         return UsageError(
             f"{len(found)} binaries satisfy {query}: {hashes}{more}", hint="name one by more of its hash"
         )
     states = "; ".join(f"{state.mirror} is {state.state}" for state in sources.states)
-    return UsageError(f"no binary satisfies {query} ({states})", hint="see `cachefetch list`")
+    near = () if sources.specs.named(query.name) else _near_names(query.name, sources.specs)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `cachefetch list`"
+    return UsageError(f"no binary satisfies {query} ({states})", hint=hint)
 
 
 def listing(
@@ -243,12 +259,17 @@ def listing(
         policy: settings of acceptance, for `host`.
     """
     specs = sources.specs
+    records: Iterable[Record]
+    near: tuple[str, ...] = ()
     if spec and spec.name:
         records = specs.named(spec.name)
+        near = () if records else _near_names(spec.name, specs)
     elif spec and spec.hash and not spec.edges:
         records = specs.with_prefix(spec.hash)
     else:
         records = specs.everything()
+    if spec and spec.requirement is not None:
+        spec = changed(spec, requirement=spec.requirement.admitting([r.node.version for r in records]))
     wanted = [
         record
         for record in records
@@ -262,7 +283,8 @@ def listing(
         unusable = {r.node.hash: p[0] for r in wanted if (p := rank.own_problems(r, context))}
     artifacts = tuple(rank.artifact(record, specs) for record in wanted)
     nodes = tuple(record.node for record in wanted)
-    return Listing(artifacts, sources.current_states(), unusable, nodes, host)
+    notes = spec.notes if spec else ()
+    return Listing(artifacts, sources.current_states(), unusable, nodes, host, notes, near)
 
 
 def _unified(
@@ -316,7 +338,8 @@ def _near_names(name: str, specs: Specs) -> tuple[str, ...]:
     from difflib import get_close_matches
 
     names = list(specs.names())
-    near = get_close_matches(name, names, 3, 0.6)
+    known = {each.lower(): each for each in names}  # all of Spack's names are in lower case, or nearly so
+    near = [known[each] for each in get_close_matches(name.lower(), list(known), 3, 0.6)]
     if f"py-{name}" in names and f"py-{name}" not in near:
         near = [f"py-{name}", *near][:3]
     return tuple(near)

@@ -275,12 +275,14 @@ class _Base:
     def _show_steps(self, spec: str, host: Host | None) -> Steps[Shown]:
         query = parse_queries((spec,))
         sources = yield from self._open_steps()
+        query = parse_queries((spec,), specs=sources.specs)
         facts = host if host is not None else self._detect(None)
         return shown(query[0], sources, facts, policy=self.options.policy)
 
     def _list_steps(self, spec: str | None, externals: bool, host: Host | None) -> Steps[Listing]:
-        constraint = parse_constraint(spec)  # a typing error shows before any mirror is asked
+        parse_constraint(spec)  # a typing error shows before any mirror is asked
         sources = yield from self._open_steps()
+        constraint = parse_constraint(spec, sources.specs)
         return listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
 
     def _key_steps(self) -> Steps[dict[str, tuple[Published, ...]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from .errors import FormatError, NoUsableMirrorError, UsageError
+from .errors import FormatError, NoUsableMirrorError, StoreError, UsageError
 from .resolver.index.query import PageSource, Specs
 from .resolver.index.readers import (
     BUNDLE_SCHEME,
@@ -51,6 +51,10 @@ DELIVERS = ("v3", "v2", "oci", "bundle")
 _LIST_NAMES = (".md", ".lock", ".spec.json", ".spec.json.sig")
 _LIST_FILES = (PAGE_DATA_FILE, CATALOGUE_FILE)
 _POLL_S = 0.02
+#: Seconds for which a server that has no index is not asked again (`--refresh` asks); never longer than `max_age`.
+ABSENT_S = 60.0
+#: What is remembered for so long. A server that cannot be reached, or refuses, may be another one in a second.
+_ABSENT = ("no-index", "not-a-cache")
 
 
 @frozen
@@ -298,6 +302,7 @@ def _read_all(
                 index = store().load(mirror.key, mirror.name)  # who had the lock may have read it for us
                 again = refresh and not (index and float(index.meta["checked"]) >= since)
                 ready = _ready(mirror, index, config, refresh=again, offline=offline)
+                ready = ready or _absent(mirror, index, config, store, refresh=refresh, since=since)
             if ready is not None:
                 found[mirror.key] = ready
                 continue
@@ -334,6 +339,31 @@ def _ready(
         # `load` has just compared the file's size, time and inode: asking again would tell no more.
         return _state(mirror, index, "fresh", age=0.0), index, None
     return None
+
+
+def _absent(
+    mirror: Mirror,
+    index: StoredIndex | None,
+    config: Config,
+    store: Callable[[], IndexStore],
+    *,
+    refresh: bool,
+    since: float | None = None,
+) -> _Found | None:
+    """Return the state of a server that has just said that it has no index; None when it must be asked.
+
+    Also with `refresh`, where that was said after `since`: somebody else asked while we waited for our turn.
+    """
+    if index is not None or not _remote(mirror) or _is_list(mirror):
+        return None
+    note = store().absent(mirror.key)
+    if note is None:
+        return None
+    asked = float(note["asked"])
+    age = time.time() - asked
+    if (refresh and not (since and asked >= since)) or not 0 <= age < min(config.max_age, ABSENT_S):
+        return None
+    return MirrorState(mirror.name, note["kind"], note["state"], note["detail"], 0, age), None, None
 
 
 def _locked(mirror: Mirror, store: IndexStore) -> Steps[Lock]:
@@ -374,6 +404,9 @@ def gather(readers: Sequence[Reader]) -> Steps[list[Reading]]:
             break
         batch, waiting = waiting, {}
         answers = dict(zip(batch, (yield tuple(batch.values())), strict=True))
+        for answer in answers.values():
+            if isinstance(answer.error, StoreError):  # our own disk, and no news of the mirror
+                raise answer.error
     return [results[number] for number in range(len(readers))]
 
 
@@ -398,6 +431,8 @@ def _settle(
         return state, source, reading
     if stored and reading.state == "unreachable":
         return _state(mirror, stored, "stale-ok", reading.detail), stored, reading
+    if _remote(mirror) and reading.state in _ABSENT and alone:
+        store().remember_absent(mirror.key, reading.kind, reading.state, reading.detail)
     return MirrorState(mirror.name, reading.kind, reading.state, reading.detail), None, reading
 
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("spec", nargs="*", metavar="SPEC", help="only specs that satisfy this constraint")
+    parser.add_argument(
+        "spec",
+        nargs="*",
+        metavar="SPEC",
+        help="only specs that satisfy this constraint or Python requirement",
+    )
     parser.add_argument(
         "--externals", action="store_true", help="also nodes that the build took from its machine"
     )
@@ -49,6 +54,10 @@ def execute(args: argparse.Namespace) -> int:
             line(text)
         marked = f", {len(found.unusable)} not for this host" if found.unusable else ""
         say(f"{len(found.specs)} specs{marked}", args)
+    for note in found.notes:
+        say(f"note: {note}", args)
+    if found.suggestions:
+        say(f"did you mean {' or '.join(found.suggestions)}?", args)
     for state in found.mirrors:
         if args.verbose or not found.specs or not state.usable:
             say(explain.mirror_line(state), args)

@@ -308,7 +308,8 @@ class Listing:
     """What the mirrors hold: specs sorted by name, version and hash, and the state of each mirror.
 
     `unusable` has the first reason against each spec that cannot run on the host that was asked about, by hash.
-    `nodes` are the nodes of the specs, in the same order.
+    `nodes` are the nodes of the specs, in the same order. `notes` say what the parser understood differently from what
+    it may have looked like, `suggestions` name packages that resemble an unknown one.
     """
 
     specs: tuple[Artifact, ...]
@@ -316,6 +317,8 @@ class Listing:
     unusable: Mapping[str, Mismatch] = {}
     nodes: tuple[Node, ...] = ()
     host: Host | None = None
+    notes: tuple[str, ...] = ()
+    suggestions: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``cachefetch/list/1`` document; `usable` is null where no host was asked about."""
@@ -323,6 +326,8 @@ class Listing:
             "schema": "cachefetch/list/1",
             "specs": [{**artifact.to_dict(), **self._verdict(artifact.hash)} for artifact in self.specs],
             "mirrors": [state.to_dict() for state in self.mirrors],
+            "notes": list(self.notes),
+            "suggestions": list(self.suggestions),
         }
 
     def only_usable(self) -> Listing:

@@ -65,7 +65,7 @@ def test_what_is_no_mirror_is_named(
     (tmp_path / "place").mkdir()
     make(tmp_path / "place")
     done = cli("doctor", tmp_path / "place")
-    assert done.code == 8
+    assert done.code == (0 if words == "is empty" else 8)  # an empty one can be read
     assert words in done.out
 
 

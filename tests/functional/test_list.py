@@ -78,3 +78,37 @@ def test_nothing_that_fits_names_the_mirrors(cli: Callable[..., Done]) -> None:
     done = cli("list", "zlib@99", *MIRROR, *DEBIAN)
     assert done.code == 3
     assert "414 specs" in done.err
+
+
+def test_a_python_requirement_lists_what_it_admits(cli: Callable[..., Done]) -> None:
+    for words in (["multidict>=6,<6.1"], ["py-multidict@6.0"], ["multidict>=6", "--json"]):
+        done = cli("list", *words, *MIRROR, *DEBIAN)
+        assert done.code == 0
+    listed = {s["version"] for s in done.json["specs"]}
+    assert listed == {s["version"] for s in binaries("py-multidict").values() if str(s["version"]) >= "6"}
+    assert cli("list", "multidict", *MIRROR, *DEBIAN).out == cli("list", "py-multidict", *MIRROR, *DEBIAN).out
+
+
+@pytest.mark.parametrize("typed", ["zlb", "ZLIB", "Zlib@1.3"])
+def test_an_unknown_name_has_suggestions(typed: str, cli: Callable[..., Done]) -> None:
+    done = cli("list", typed, *MIRROR, *DEBIAN, "--json")
+    assert (done.code, done.json["suggestions"][0]) == (3, "zlib")
+    assert "did you mean zlib" in cli("list", typed, *MIRROR, *DEBIAN).err
+    assert "did you mean zlib" in cli("show", typed, *MIRROR, *DEBIAN).err
+    assert "did you mean zlib" in cli("resolve", typed, *MIRROR, *DEBIAN).err
+
+
+def test_what_the_parser_took_differently_is_said(cli: Callable[..., Done]) -> None:
+    done = cli("list", "zlib %gcc arch=x86_64_v3", *MIRROR, *DEBIAN)
+    assert "note: `x86_64_v3` is not platform-os-target" in done.err
+    assert cli("list", "zlib %gcc arch=x86_64_v3", *MIRROR, *DEBIAN, "--json").json["notes"]
+
+
+def test_a_hash_prefix_of_several_packages_is_a_question_back(cli: Callable[..., Done]) -> None:
+    for command in ("resolve", "fetch", "show"):
+        done = cli(command, "/a", *MIRROR, *DEBIAN, "--json")
+        assert (done.code, done.json["code"]) == (2, "usage")
+        assert (
+            "binaries satisfy /a: chain-15/a2nkkiumsj6s, py-setuptools/a4viyxhux2uc" in done.json["message"]
+        )
+        assert "more of its hash" in done.json["hint"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -170,15 +173,120 @@ def test_an_unchanged_index_costs_less_than_a_kilobyte(
 ) -> None:
     monkeypatch.setenv("CACHEFETCH_MAX_AGE", "0")
     shutil.copytree(FIXTURES / fixture, tmp_path / "mirror")
-    with FaultServer(str(tmp_path)) as server:
-        assert states(f"{server.url}/mirror")[0]["state"] == "fresh"
-        before = len(server.requests)
-        assert states(f"{server.url}/mirror")[0]["state"] == "fresh"
+    with FaultServer(str(tmp_path)) as server, Relay(server.url) as relay:
+        assert states(f"{relay.url}/mirror")[0]["state"] == "fresh"
+        before, relay.moved = len(server.requests), 0
+        assert states(f"{relay.url}/mirror")[0]["state"] == "fresh"
+        assert 0 < relay.moved < 1024
         again = [request.path for request in server.requests[before:]]
     moved = {"v3-signed": [f"/mirror/{INDEX}"], "v2-signed": ["/mirror/build_cache/index.json.hash"]}[fixture]
     assert [path for path in again if (tmp_path / path.lstrip("/")).exists()] == moved
     if fixture == "v3-signed":
         assert server.requests[before].headers["if-none-match"]
+
+
+class Relay:
+    """Passes bytes between a client and a server, and counts them in both directions."""
+
+    def __init__(self, url: str) -> None:
+        self._to = urlsplit(url)
+        self.moved = 0
+
+    def __enter__(self) -> Relay:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        """Serve one connection after the other, each until one side ends it."""
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                with near, socket.create_connection((self._to.hostname or "", self._to.port or 80)) as far:
+                    copies = [
+                        threading.Thread(target=self._copy, args=pair) for pair in ((near, far), (far, near))
+                    ]
+                    for copy in copies:
+                        copy.start()
+                    for copy in copies:
+                        copy.join()
+
+    def _copy(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                self.moved += len(data)
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("made", ["none", "html"])
+def test_a_server_without_an_index_is_not_asked_again_for_a_minute(made: str, tmp_path: Path) -> None:
+    make, state, _ = MADE[made]
+    make(tmp_path / "mirror")
+    with FaultServer(str(tmp_path)) as server:
+        url = f"{server.url}/mirror"
+        (first,) = states(url)
+        asked = len(server.requests)
+        (again,) = states(url)
+        assert (first["state"], again["state"], again["detail"]) == (state, state, first["detail"])
+        assert len(server.requests) == asked
+        with (
+            cachefetch.Client([url], limits=QUICK, refresh=True) as client,
+            pytest.raises(NoUsableMirrorError),
+        ):
+            client.update()
+        assert len(server.requests) == 2 * asked
+        v3_mirror(tmp_path / "mirror", real_index())  # and an index that comes is found
+        with cachefetch.Client([url], limits=QUICK, refresh=True) as client:
+            assert client.update()[0].state == "fresh"
+        assert states(url)[0]["state"] == "fresh"
+
+
+def test_sixteen_tasks_ask_a_server_without_an_index_once(tmp_path: Path) -> None:
+    _none(tmp_path / "mirror")
+
+    async def run(url: str) -> list[str]:
+        found: list[str] = []
+
+        async def one() -> None:
+            async with cachefetch.AsyncClient([url, GOOD]) as client:
+                found.append((await client.update())[0].state)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(16):
+                group.start_soon(one)
+        return found
+
+    with FaultServer(str(tmp_path)) as server:
+        assert anyio.run(run, f"{server.url}/mirror") == ["no-index"] * 16
+        assert server.count(INDEX) == 1
+
+
+def test_an_empty_directory_is_a_mirror_with_nothing_in_it(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    (tmp_path / "empty").mkdir()
+    done = cli("resolve", "zlib", "-m", tmp_path / "empty", *DEBIAN, "--json")
+    assert (done.code, done.json["status"]) == (3, "no-candidate")
+    assert done.json["mirrors"][0]["state"] == "empty"
+
+
+def test_a_store_that_cannot_be_written_is_no_fault_of_the_mirror(
+    tmp_path: Path, cli: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(FIXTURES / "v3-signed", tmp_path / "mirror")
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("CACHEFETCH_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with FaultServer(str(tmp_path)) as server:
+        done = cli("resolve", "zlib", "-m", f"{server.url}/mirror", *DEBIAN, "--json")
+    assert (done.code, done.json["schema"]) == (10, "cachefetch/error/1")
+    assert str(tmp_path / "file") in done.json["message"]
+    assert "XDG_CACHE_HOME" in done.json["hint"]
 
 
 def test_a_v2_index_whose_hash_file_lags_is_read_and_said(

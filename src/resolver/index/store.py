@@ -80,6 +80,29 @@ class IndexStore:
             index.close()
         return None
 
+    def absent(self, location: str) -> dict[str, str] | None:
+        """Return what `remember_absent` wrote: kind, state, detail, asked (Unix time); None when there is nothing."""
+        try:
+            with open(os.path.join(self.directory(location), "absent.json"), encoding="utf-8") as file:
+                note = json.load(file)
+            float(note["asked"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        known = ("location", "kind", "state", "detail", "asked")
+        whole = note["location"] == location and all(isinstance(note.get(key), str) for key in known)
+        return note if whole else None
+
+    def remember_absent(self, location: str, kind: str, state: str, detail: str) -> None:
+        """Remember that the mirror was asked just now and has no index; failure to write is harmless."""
+        note = {
+            "location": location,
+            "kind": kind,
+            "state": state,
+            "detail": detail,
+            "asked": repr(time.time()),
+        }
+        _write_note(os.path.join(self.directory(location), "absent.json"), note)
+
     def lock(self, location: str) -> Lock | None:
         """Try to become the one process (and task) that reads the mirror anew.
 
@@ -165,7 +188,8 @@ class IndexStore:
         directory = self.directory(location)
         try:
             os.makedirs(directory, exist_ok=True)
-            _drop_leftovers(directory, "sidecar.sqlite.", 0.0 if alone else _LEFTOVER_S)
+            for prefix in ("sidecar.sqlite.", "asked.json.", "absent.json."):
+                _drop_leftovers(directory, prefix, 0.0 if alone else _LEFTOVER_S)
             self._drop_downloads(body)
             if not local:
                 _sync(body)
@@ -187,6 +211,7 @@ class IndexStore:
             path = os.path.join(directory, "sidecar.sqlite")
             _write_sidecar(path, rows, facts)
             _drop_other_bodies(directory, body)
+            _remove(os.path.join(directory, "absent.json"))
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"cannot write the index of {mirror} below {self.root}: {error}",
@@ -315,14 +340,7 @@ class StoredIndex:
         roll back into the next sidecar of that name.
         """
         self.meta["checked"], self.meta["etag"] = repr(time.time()), etag or ""
-        note = {key: self.meta[key] for key in _NOTED}
-        temporary = f"{self._path}.{os.getpid()}.{time.monotonic_ns():x}"
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(note, file)
-            os.replace(temporary, _note_path(self._path))
-        except OSError:
-            return
+        _write_note(_note_path(self._path), {key: self.meta[key] for key in _NOTED})
 
     def count(self) -> int:
         """Number of records that have a binary."""
@@ -419,6 +437,17 @@ class StoredIndex:
 
 #: What `touch` remembers; "changed" tells to which sidecar it belongs.
 _NOTED = ("changed", "checked", "etag")
+
+
+def _write_note(path: str, note: dict[str, str]) -> None:
+    """Replace a small file that is good to have; where nothing can be written, nothing is."""
+    temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(note, file)
+        os.replace(temporary, path)
+    except OSError:
+        _remove(temporary)
 
 
 def _note_path(sidecar: str) -> str:

@@ -110,8 +110,10 @@ def _nothing(location: str) -> Reader:
         )
     if answer.error:
         return failed("", answer.error)
+    if answer.names == ():  # a mirror that nothing was pushed to yet; it can be asked, and has nothing
+        return Reading("directory", "empty", f"the directory {location} is empty")
     if answer.names is not None:
-        state, what = _directory(location, answer.names)
+        state, what = "not-a-cache", _directory(answer.names)
     elif not answer.body.strip():
         state, what = "empty", f"{without_secrets(location)} is empty"
     elif answer.body.lstrip()[:1] == b"<":
@@ -122,17 +124,13 @@ def _nothing(location: str) -> Reader:
     return Reading("", state, what + near)
 
 
-def _directory(location: str, names: tuple[str, ...]) -> tuple[str, str]:
-    """Return state and description of a directory that is no mirror."""
-    if not names:
-        return "empty", f"the directory {location} is empty"
+def _directory(names: tuple[str, ...]) -> str:
+    """Return the description of a directory that is no mirror."""
     if "oci-layout" in names or "docker" in names:
-        what = "a container registry's storage: serve it with a registry, and name it as oci://HOST/NAME"
-    elif "_source-cache" in names:
-        what = "a Spack source mirror: it holds sources, no binaries"
-    else:
-        what = "the directory has neither v3/ nor build_cache/ nor a cache page (*.md)"
-    return "not-a-cache", what
+        return "a container registry's storage: serve it with a registry, and name it as oci://HOST/NAME"
+    if "_source-cache" in names:
+        return "a Spack source mirror: it holds sources, no binaries"
+    return "the directory has neither v3/ nor build_cache/ nor a cache page (*.md)"
 
 
 def _nearest(location: str) -> Generator[Get, Answer, str]:
