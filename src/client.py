@@ -441,6 +441,7 @@ class AsyncClient(_Base):
         from .lockfile import host_changes
 
         self._hold_policies(lock)
+        _require_directory(to)
         facts = host if host is not None else await self.host()
         if found := host_changes(lock, facts):
             raise HostError(
@@ -560,6 +561,7 @@ class AsyncClient(_Base):
         """
         from .fetch.execute import fetch_items
 
+        _require_directory(to)
         engine = self._engine()
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
@@ -695,7 +697,7 @@ class AsyncClient(_Base):
                 package = await fetch_metadata(_wanted(root.chosen, sources, delivery), **engine)
             except NotFoundError as error:
                 lacking = with_missing(answer, [(root.chosen.name, root.chosen.hash)], [])
-                raise resolution_error(lacking) from error
+                raise resolution_error(lacking, error) from error
             documents.append(package.document.nodes)
         nodes = [node for document in documents for node in document]
         return with_documents(answer, documents, tuple(delivery)), nodes
@@ -1141,6 +1143,13 @@ class Client(_Base):
             return result
 
 
+def _require_directory(path: str | None) -> None:
+    if path is not None and os.path.exists(path) and not os.path.isdir(path):
+        raise UsageError(
+            f"{path} is not a directory", hint="the packages go into a directory, which is made when missing"
+        )
+
+
 async def _asked(
     specs: tuple[str, ...],
     requirements: Sequence[str],
@@ -1175,7 +1184,8 @@ class _Request:
         except MissingError as error:
             if self.answer is None:
                 raise
-            raise resolution_error(with_missing(self.answer, error.missing, self.nodes)) from error
+            lacking = with_missing(self.answer, error.missing, self.nodes)
+            raise resolution_error(lacking, error) from error
 
 
 def resolve_sync(*specs: str, host: Host | None = None, unify: bool = True, **client: Any) -> Resolution:
@@ -1336,8 +1346,8 @@ def _refuse(lock: Lock, packages: tuple[Locked, ...]) -> None:
         )
 
 
-def resolution_error(answer: Resolution) -> ResolutionError:
-    """Return the exception for an answer that cannot be fetched."""
+def resolution_error(answer: Resolution, asked: CachefetchError | None = None) -> ResolutionError:
+    """Return the exception for an answer that cannot be fetched; `asked` is what the mirrors said to a fetch."""
     from .resolver.explain import conflict_lines, missing_lines, next_complete, no_candidate_lines
 
     hint = ""
@@ -1350,6 +1360,8 @@ def resolution_error(answer: Resolution) -> ResolutionError:
     else:
         lines = missing_lines(answer)
         hint = next_complete(answer)
+    if asked is not None:
+        lines = [*lines, f"asked    {asked.message}"]
     return ResolutionError(
         "\n".join(lines), answer, code=answer.status, exit_code=answer.exit_code, hint=hint
     )

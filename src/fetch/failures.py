@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What another mirror may do better. StoreError and UsageError are ours or the user's, and stop the run.
 SOURCE_ERRORS = (MirrorError, IntegrityError, TrustError)
+#: Packages that a message names besides the first one that failed in the same way.
+_NAMED = 4
 _SERIOUS = (TrustError, IntegrityError)
 
 
@@ -92,7 +94,7 @@ def for_run(errors: Sequence[tuple[Wanted, CachefetchError]], total: int) -> Cac
     ]
     missing = [_identity(wanted) for wanted in absent]
     context = {**worst.context, "missing": missing, "failures": failures}
-    message = "; ".join(error.message for _, error in errors)
+    message = "; ".join(_grouped(errors))
     if len(errors) > 1:
         message = f"{len(errors)} of {total} packages cannot be fetched: {message}"
     if isinstance(worst, NotFoundError):
@@ -101,6 +103,23 @@ def for_run(errors: Sequence[tuple[Wanted, CachefetchError]], total: int) -> Cac
         made.__cause__ = worst
         return made
     return _again(worst, message, context)
+
+
+def _grouped(errors: Sequence[tuple[Wanted, CachefetchError]]) -> list[str]:
+    """Return one text for all packages that failed alike: a missing key is told once, not a thousand times."""
+    groups: dict[tuple[str, ...], list[tuple[Wanted, CachefetchError]]] = {}
+    for wanted, error in errors:
+        mirrors = error.context.get("mirrors", [])
+        key = (error.code, *(f"{one['mirror']} {one['code']}" for one in mirrors))
+        groups.setdefault(key, []).append((wanted, error))
+    texts = []
+    for group in groups.values():
+        text = group[0][1].message
+        if others := [str(wanted) for wanted, _ in group[1:]]:
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            text += f" (and so for {', '.join(others[:_NAMED])}{more})"
+        texts.append(text)
+    return texts
 
 
 def _identity(wanted: Wanted) -> dict[str, str]:

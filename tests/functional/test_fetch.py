@@ -290,3 +290,14 @@ def test_a_page_alone_cannot_deliver(cli: Cli, example_page: Path) -> None:
     done = cli("fetch", QUERY, "-m", example_page, "--unsigned", *DEBIAN)
     assert done.code == 2
     assert "-m" in done.err
+
+
+def test_a_file_in_place_of_the_directory_is_refused_before_anything_is_fetched(
+    cli: Callable[..., Done], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = cli("fetch", "zlib", "-m", MIRROR, "--key", KEY, "--to", str(tmp_path / "file"), *DEBIAN)
+    assert done.code == 2
+    assert "is not a directory" in done.err
+    assert "stored" not in done.err
+    assert (tmp_path / "file").read_text() == "mine"

@@ -107,7 +107,7 @@ def test_absent_packages_of_a_run_are_listed() -> None:
     error = for_run([(WANTED, NotFoundError("x")), (OTHER, NotFoundError("y"))], 5)
     assert isinstance(error, MissingError)
     assert error.missing == (("zlib", "a" * 32), ("gmake", "b" * 32))
-    assert error.message == "2 of 5 packages cannot be fetched: x; y"
+    assert error.message == "2 of 5 packages cannot be fetched: x (and so for gmake@4.4/bbbbbbb)"
     json.dumps(error.to_dict())
 
 
