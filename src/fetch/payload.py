@@ -20,9 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .model import Source, VerifiedPackage
     from .session import Session
-    from .store.cas import Lock, PartWriter
+    from .store.cas import PartWriter
     from .store.cas import Stored as Place
     from .store.lease import Lease
+    from .store.locks import Lock
     from .transports import Head, Transport
 
 

@@ -7,10 +7,12 @@ and the error that it met counts there as the first try. docs/decisions/0007-thi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 from anyio import to_thread
@@ -24,17 +26,18 @@ from .metadata import from_mirror, lock_key, stored
 from .payload import Delivered, Payload, wrong_digest, wrong_size
 from .resume import PartInfo
 from .session import Small
-from .transports import host_of, redact
+from .transports import host_of, redact, scheme_of
 from .transports.errand import Ask, HandedBack, asked, run_without_requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from .model import Source, VerifiedPackage, Wanted
     from .session import Session
-    from .store.cas import Lock, Store
+    from .store.cas import Store
     from .store.lease import Lease
+    from .store.locks import Lock
     from .transports import Head, Transport
     from .transports.errand import Errand
 
@@ -48,13 +51,14 @@ async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int,
     Raises:
         StoreError: the store cannot be used.
     """
-    proofs = _Proofs(session)
-    made = [
-        (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
-        for number, one in enumerate(wanted)
-        for source in session.in_order(one.sources)[:1]
-    ]
-    await _run(session, made, session.limits.metadata_in_flight)
+    async with _writing(session) as writers:
+        proofs = _Proofs(session, writers)
+        made = [
+            (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
+            for number, one in enumerate(wanted)
+            for source in session.in_order(one.sources)[:1]
+        ]
+        await _run(session, made, session.limits.metadata_in_flight)
     session.meter.network_bytes += proofs.received
     return proofs.results
 
@@ -68,7 +72,7 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
     limits = session.limits
     if limits.rate_bytes_per_s:  # to keep the pace is to sleep, and one thread for all cannot
         return {}
-    with _Writers(session.store) as writers:
+    async with _writing(session) as writers:
         payloads = _Payloads(session, writers)
         made = [
             (source, lambda number=number, one=one, source=source: payloads.bring(number, one, source))
@@ -76,20 +80,29 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
             if one.tarball.size <= limits.small_bytes
             for source in session.in_order([one.source, *one.wanted.sources])[:1]
         ]
-        try:
-            await _run(session, made, min(limits.blob_connections, limits.blobs_per_host))
-        finally:
-            session.meter.network_bytes += payloads.received
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(writers.finish)
+        await _run(session, made, min(limits.blob_connections, limits.blobs_per_host))
+    session.meter.network_bytes += payloads.received
     return payloads.results
+
+
+@contextlib.asynccontextmanager
+async def _writing(session: Session) -> AsyncIterator[_Writers]:
+    """Give writers that are done at the end, also of a cancelled run."""
+    writers = _Writers()
+    try:
+        yield writers
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(writers.finish)
+        session.drain()
+    writers.check()
 
 
 async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int) -> None:
     """Run errands, those at one host together."""
-    hosts: dict[tuple[str, bool], list[tuple[Source, Callable[[], Errand]]]] = {}
+    hosts: dict[tuple[str, str], list[tuple[Source, Callable[[], Errand]]]] = {}
     for source, make in made:
-        hosts.setdefault((host_of(source.url), source.network), []).append((source, make))
+        hosts.setdefault((scheme_of(source.url), host_of(source.url)), []).append((source, make))
     fatal: list[CachefetchError] = []
 
     async def one(some: list[tuple[Source, Callable[[], Errand]]]) -> None:
@@ -110,7 +123,6 @@ async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Erran
     async with anyio.create_task_group() as group:
         for some in hosts.values():
             group.start_soon(one, some)
-    session.drain()
     if fatal:
         raise fatal[0]
 
@@ -128,9 +140,10 @@ class _Quick(Asking):
     """Asks in an errand: one try, no hop into another thread."""
 
     count: Callable[[int], None]
+    work: list[Callable[[], None]]
 
     async def run(self, work: Callable[..., None], *args: object) -> None:
-        work(*args)
+        self.work.append(partial(work, *args))  # for the writers, once all is proven
 
     async def document(self, url: str, limit: int) -> bytes:
         return await self._get(_Text(url, limit), url)
@@ -167,36 +180,50 @@ class _Text(Small):
 class _Proofs:
     """What the errands of one run proved."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, writers: _Writers) -> None:
+        self.session, self.writers = session, writers
         self.results: dict[int, VerifiedPackage] = {}
         self.received = 0
 
     async def prove(self, number: int, wanted: Wanted, source: Source) -> None:
         session = self.session
-        found = stored(session, wanted, []) or await self._from(number, wanted, source)
+        found = stored(session, wanted, [])
         if found is not None:
-            self.results[number] = found
-            session.post(Verified(number + 1, str(wanted), found.signature, found.key))
-
-    async def _from(self, number: int, wanted: Wanted, source: Source) -> VerifiedPackage | None:
-        session = self.session
+            self._found(number, wanted, found)
+            return
         lock = None
         if not session.health.suspected(source.mirror):
             lock = session.store.try_lock(lock_key(wanted))
         if lock is None:
-            return None
+            return
+        work: list[Callable[[], None]] = []
         try:
-            found = stored(session, wanted, [])  # whoever had the lock before may have brought it
-            return found or await from_mirror(_Quick(session, source, number + 1, False, self._count), wanted)
+            # Whoever had the lock before may have brought it.
+            found = stored(session, wanted, []) or await self._from(number, wanted, source, work)
+            if found is not None:
+                work.append(partial(self._found, number, wanted, found))
+                writing, lock = lock, None
+                self.writers.put(_Job(writing, work))
+        finally:
+            if lock is not None:
+                lock.release()
+
+    async def _from(
+        self, number: int, wanted: Wanted, source: Source, work: list[Callable[[], None]]
+    ) -> VerifiedPackage | None:
+        session = self.session
+        try:
+            return await from_mirror(_Quick(session, source, number + 1, False, self._count, work), wanted)
         except HandedBack:
             return None
         except SOURCE_ERRORS as error:
             session.met[number + 1, source.mirror] = error
             session.health.suspect(source.mirror, error)
             return None
-        finally:
-            lock.release()
+
+    def _found(self, number: int, wanted: Wanted, found: VerifiedPackage) -> None:
+        self.results[number] = found
+        self.session.post(Verified(number + 1, str(wanted), found.signature, found.key))
 
     def _count(self, size: int) -> None:
         self.received += size
@@ -228,7 +255,9 @@ class _Payloads:
             data = await self._get(number, package, source, lock)
             if data is not None:
                 writing, lock = lock, None
-                self.writers.put(_Write(writing, blob.sha256, data, self._done(number, package, source)))
+                self.writers.put(
+                    _Job(writing, [partial(self._store, writing, number, package, source, data)])
+                )
         finally:
             if lock is not None:
                 lock.release()
@@ -260,14 +289,12 @@ class _Payloads:
                 self.received += len(sink.data)
         return sink.data
 
-    def _done(self, number: int, package: VerifiedPackage, source: Source) -> Callable[[str], None]:
-        def done(path: str) -> None:
-            self.results[number] = Delivered(
-                package, path, "network", source.mirror, caveats(package.failures)
-            )
-            self.session.post(Stored(number + 1, str(package.wanted), path))
-
-        return done
+    def _store(
+        self, lock: Lock | Lease, number: int, package: VerifiedPackage, source: Source, data: bytearray
+    ) -> None:
+        path = self.session.store.put_payload(lock, package.tarball.sha256, data)
+        self.results[number] = Delivered(package, path, "network", source.mirror, caveats(package.failures))
+        self.session.post(Stored(number + 1, str(package.wanted), path))
 
 
 class _Blob(Small):
@@ -299,55 +326,51 @@ def _leave_part(store: Store, lock: Lock | Lease, package: VerifiedPackage, sink
 
 
 @dataclass(frozen=True, slots=True)
-class _Write:
-    """A payload whose digest is right: to be stored, and `done` with its path told, while the lock is held."""
+class _Job:
+    """What is to be done with the store in this order, while the lock is held."""
 
     lock: Lock | Lease
-    sha256: str
-    data: bytearray
-    done: Callable[[str], None]
+    work: Sequence[Callable[[], None]]
 
 
 class _Writers:
-    """Threads that store payloads: waiting for the disk is theirs, and the receiving goes on meanwhile."""
+    """Threads that write: waiting for the disk is theirs, and the receiving goes on meanwhile."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._queue: queue.Queue[_Write | None] = queue.Queue(_WAITING)
+    def __init__(self) -> None:
+        self._queue: queue.Queue[_Job | None] = queue.Queue(_WAITING)
         self._threads: list[threading.Thread] = []
         self._errors: list[CachefetchError] = []
 
-    def __enter__(self) -> _Writers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
-
-    def put(self, write: _Write) -> None:
-        """Store it soon. Raises StoreError when storing has failed."""
+    def put(self, job: _Job) -> None:
+        """Do it soon. Raises StoreError when writing has failed."""
         if self._errors:
-            write.lock.release()
-            raise self._errors[0]
+            job.lock.release()
+            self.check()
         if not self._threads:
             self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_WRITERS)]
             for thread in self._threads:
                 thread.start()
-        self._queue.put(write)
+        self._queue.put(job)
 
     def finish(self) -> None:
-        """Wait until all is stored. Raises StoreError."""
-        self._queue.join()
+        """Wait until all is done, and end the threads."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def check(self) -> None:
+        """Raise the StoreError that stopped the writing, if there is one."""
         if self._errors:
             raise self._errors[0]
 
     def _work(self) -> None:
-        while (write := self._queue.get()) is not None:
+        while (job := self._queue.get()) is not None:
             try:
                 if not self._errors:
-                    write.done(self._store.put_payload(write.lock, write.sha256, write.data))
+                    for work in job.work:
+                        work()
             except CachefetchError as error:
                 self._errors.append(error)
             finally:
-                write.lock.release()
-                self._queue.task_done()
+                job.lock.release()

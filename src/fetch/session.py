@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .model import Meter, Source
     from .retry import Clockwork
-    from .store.cas import Lock, PartWriter, Store
+    from .store.cas import PartWriter, Store
     from .store.lease import Lease
+    from .store.locks import Lock
     from .transports import Head, Transport, Transports
 
 

@@ -20,7 +20,8 @@ from dataclasses import replace
 from ...errors import StoreError, UsageError
 from ...resolver.index.readers.manifest import INDEX_MANIFEST, SPEC_MANIFESTS, spec_manifest_path, spec_stem
 from ..store import files
-from ..store.cas import Lock, Store
+from ..store.cas import Store
+from ..store.locks import Lock
 from .convert import SPEC_MEDIA_TYPE, convert
 
 TYPE_CHECKING = False
@@ -45,9 +46,9 @@ class Destination(Store):
     sync_documents = True  # who reads a mirror may check less than our own store does
 
     def __init__(self, mirror: str, *, dry_run: bool = False) -> None:
-        super().__init__(os.path.join(os.path.abspath(mirror), "blobs"))
         self.mirror = os.path.abspath(mirror)
         self.own = os.path.join(self.mirror, OWN)
+        super().__init__(os.path.join(self.mirror, "blobs"), locks=os.path.join(self.own, "locks"))
         self.dry_run = dry_run
         self.added: dict[str, int] = {}
         self._paths: dict[str, str] = {}
@@ -115,7 +116,7 @@ class Destination(Store):
 
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Lock a key; with `dry_run` nothing is written, and nothing needs a lock."""
-        return _NoLock() if self.dry_run else super().try_lock(key)
+        return Lock(None) if self.dry_run else super().try_lock(key)
 
     def write(self, path: str, data: bytes) -> bool:
         """Write a file of the mirror atomically; False when it was there with the same bytes."""
@@ -136,14 +137,6 @@ class Destination(Store):
     def _partial(self, key: str, kind: str) -> str:
         # Beside the journal, not below blobs/: a mirror holds nothing but what Spack would put there.
         return os.path.join(self.own, "partial", os.path.basename(super()._partial(key, kind)))
-
-
-class _NoLock(Lock):
-    def __init__(self) -> None:
-        super().__init__("", -1)
-
-    def release(self) -> None:
-        """There is nothing to release."""
 
 
 def check_destination(mirror: str) -> None:

@@ -4,7 +4,8 @@
 
     sha256/ab/<64 hex>               a blob whose digest was checked; never partial
     manifests/NAME-VERSION-HASH      a spec manifest as the mirror sent it, with its signature
-    partial/<key>.part .json .lock   work in progress; only the holder of the lock touches it
+    partial/<key>.part .json         work in progress; only the holder of the key's lock touches it
+    locks                            its bytes are the locks of the keys (`locks`)
 
 A payload gets its final name after fsync, under a lock of its own. The directory is not synced: a name that a
 power cut loses costs one more fetch, never a wrong file. Manifests and spec documents are not synced at all: whoever
@@ -14,17 +15,17 @@ reads one checks its signature and digest again, and what a power cut damaged is
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from ...errors import DigestError, StoreError
 from ..resume import PartInfo, read_info, usable
 from . import files
 from .lease import Lease, try_lease
+from .locks import NO_LOCKS, Lock, Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _CHUNK = 1 << 20
 
 
@@ -45,37 +45,19 @@ class Stored:
     origin: str
 
 
-class Lock:
-    """An exclusive lock on one key of the store, held until `release`; the kernel drops it with the process."""
-
-    def __init__(self, path: str, descriptor: int) -> None:
-        self._path = path
-        self._descriptor: int | None = descriptor
-
-    def release(self) -> None:
-        """Remove the lock file and unlock. Nothing happens the second time."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)  # while it is held: who waits sees another inode and opens again
-            os.close(descriptor)
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
 class Store:
-    """A store in directory `root` (made when first written), over read-only layers `site` of the same shape."""
+    """A store in directory `root` (made when first written), over read-only layers `site` of the same shape.
+
+    `locks` is the file for the locks, None for the usual one in `root`.
+    """
 
     #: False: what is not a payload survives a crash of the process, but not of the machine.
     sync_documents = False
 
-    def __init__(self, root: str, *, site: Sequence[str] = ()) -> None:
+    def __init__(self, root: str, *, site: Sequence[str] = (), locks: str | None = None) -> None:
         self.root = os.path.abspath(root)
         self._leases = False  # True once the file system turned out to have no locks
+        self._locks = Locks(locks or os.path.join(self.root, "locks"), partial(self._partial, kind="lock"))
         self._layers = ((self.root, "store"), *((os.path.abspath(path), "site") for path in site))
 
     def path(self, sha256: str) -> str:
@@ -171,24 +153,22 @@ class Store:
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
 
-        Where the file system has no `flock`, it is a lease file (`lease`).
+        Where the file system has no locks, it is a lease file (`lease`).
 
         Raises:
             StoreError: the store cannot be written.
         """
-        path = self._partial(key, "lock")
+        path = self._partial(key, "lease")
         with files.store_errors(path):
-            if self._leases:
-                return try_lease(f"{path[:-5]}.lease")
-            try:
-                return _try_flock(path)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            self._leases = True
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        return self.try_lock(key)
+            if not self._leases:
+                try:
+                    return self._locks.try_lock(key)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                self._leases = True
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            return try_lease(path)
 
     def open_part(self, lock: Lock | Lease, sha256: str, size: int) -> PartWriter:  # noqa: ARG002 - proves that it is held
         """Open the part file of a blob of `size` bytes, with what an earlier run left of it (re-hashed).
@@ -262,22 +242,6 @@ class Store:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not NAME-VERSION-HASH")
         return os.path.join(root, "manifests", key)
-
-
-def _try_flock(path: str) -> Lock | None:
-    while True:
-        descriptor = files.open_for_writing(path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if files.same_file(descriptor, path):
-                return Lock(path, descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its last holder removed this lock file meanwhile
 
 
 class PartWriter:
@@ -364,8 +328,7 @@ class PartWriter:
         assert self.matches(), "unverified bytes never get a final name"
         with files.store_errors(self._final):
             os.fsync(self._handle)
-            os.makedirs(os.path.dirname(self._final), exist_ok=True)
-            os.replace(self._part, self._final)
+            files.rename(self._part, self._final)
             files.make_read_only(self._handle)
             self.close()
             self._forget_sidecar()

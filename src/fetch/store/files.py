@@ -151,14 +151,22 @@ def write_atomic(
             view = view[os.write(descriptor, view) :]
         if sync:
             os.fsync(descriptor)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.replace(temporary, path)
+        rename(temporary, path)
         if read_only:
             make_read_only(
                 descriptor
             )  # after the rename: a crash must not leave a part that cannot be opened
     finally:
         os.close(descriptor)
+
+
+def rename(source: str, target: str) -> None:
+    """Give `source` the name `target`, whose directory is made when it is missing."""
+    try:
+        os.replace(source, target)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.replace(source, target)
 
 
 def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
@@ -187,7 +195,8 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
         if sync:
             os.fsync(descriptor)
         try:
-            os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+            # With a directory's descriptor, which an absolute path does not need, it is linkat(2), that can follow.
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
         except OSError as error:
             if error.errno in _NO_ANONYMOUS or isinstance(error, FileExistsError | FileNotFoundError):
                 return False

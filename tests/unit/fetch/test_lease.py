@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cachefetch.fetch.store import locks
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.store.lease import STALE_S, Lease, try_lease
 
@@ -83,11 +84,17 @@ def test_a_stale_lease_has_one_taker(tmp_path: Path) -> None:
         found[0].release()
 
 
-def test_a_store_without_flock_uses_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int, operation: int) -> None:
+@pytest.mark.parametrize("kind", ["bytes", "flock"])
+def test_a_store_without_locks_uses_leases(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "fcntl", no_locks)
+    if kind == "flock":
+        monkeypatch.setattr(locks, "_SET", None)
     one, other = Store(str(tmp_path)), Store(str(tmp_path))
     lock = one.try_lock("key")
     assert isinstance(lock, Lease)
