@@ -55,6 +55,9 @@ class Memory:
     def named(self, name: str) -> list[Record]:
         return self._by_name.get(name, [])
 
+    def hashes_at(self, name: str, version: str) -> list[str]:
+        return [record.node.hash for record in self.named(name) if record.node.version == version]
+
     def with_prefix(self, prefix: str) -> list[Record]:
         return [record for hash_, record in self._by_hash.items() if hash_.startswith(prefix)]
 

@@ -63,7 +63,7 @@ def resolve(
     """
     specs = parse_queries(queries, requirements, specs=sources.specs, host=host, prereleases=prereleases)
     exists = os.path.exists if local_host and not host.overridden and not others else None
-    usual = Usual(sources.specs.named)
+    usual = Usual(sources.specs.versioned)
     known: dict[str, bool] = {}
     walked: dict[str, Closure] = {}
     found: dict[str, rank.Evaluation] = {}

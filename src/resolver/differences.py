@@ -7,7 +7,7 @@ from .spec.matching import display_compiler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .model import Dag, Node
 
@@ -18,11 +18,12 @@ class Comparison:
     Args:
         best: the chosen node.
         dag: look-up of nodes.
+        below: returns the link and run dependencies of a node, nearest first; externals may come last.
     """
 
-    def __init__(self, best: Node, dag: Dag) -> None:
-        self._best, self._dag = best, dag
-        self._mine = _below(best, dag)
+    def __init__(self, best: Node, dag: Dag, below: Callable[[Node], Iterable[Node]]) -> None:
+        self._best, self._dag, self._below = best, dag, below
+        self._mine = self._by_name(best)
         self._known: dict[tuple[str, str], tuple[Difference, ...]] = {}
 
     def differences(self, other: Node) -> tuple[Difference, ...]:
@@ -31,7 +32,7 @@ class Comparison:
         () means that the two differ only in what is not visible there: build dependencies, the recipe, or the build
         environment. Pages record no edges: only the nodes themselves are compared.
         """
-        mine, theirs = self._mine, _below(other, self._dag)
+        mine, theirs = self._mine, self._by_name(other)
         found = list(_attributes(self._best, other, self._dag))
         for name in dict.fromkeys((*mine, *theirs)):
             one, two = mine.get(name), theirs.get(name)
@@ -40,6 +41,12 @@ class Comparison:
             elif one.hash != two.hash:
                 found += self._between(one, two)
         return tuple(found)
+
+    def _by_name(self, root: Node) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for node in self._below(root):
+            found.setdefault(node.name, node)
+        return found
 
     def _between(self, one: Node, two: Node) -> tuple[Difference, ...]:
         """Return the differences of two dependencies; other builds have the same ones."""
@@ -51,21 +58,6 @@ class Comparison:
 
 def _present(node: Node | None) -> str:
     return node.version if node else "absent"
-
-
-def _below(root: Node, dag: Dag) -> dict[str, Node]:
-    """Return the closure without the root by package name, nearest first."""
-    found: dict[str, Node] = {}
-    waiting, seen = [root], {root.hash}
-    for node in waiting:  # grows while it is walked: breadth first
-        for edge in node.edges:
-            if edge.in_closure and edge.hash not in seen:
-                seen.add(edge.hash)
-                child = dag.get(edge.hash)
-                if child is not None:
-                    waiting.append(child)
-                    found.setdefault(child.name, child)
-    return found
 
 
 def _attributes(best: Node, other: Node, dag: Dag) -> Iterator[Difference]:

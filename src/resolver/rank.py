@@ -73,7 +73,7 @@ class Ranking:
 def choose(
     context: Context,
     candidates: Sequence[Record],
-    named: Callable[[str], Sequence[Record]],
+    versioned: Callable[[str, str], Sequence[Record]],
     *,
     notes: tuple[str, ...] = (),
 ) -> Root:
@@ -82,13 +82,13 @@ def choose(
     Args:
         context: request, host, specs.
         candidates: records of the requested package (or hash prefix) that have a binary.
-        named: all records of a package name, for the usual values of variants (K3, K9).
+        versioned: all records of a package name and version, for the usual values of variants (K3, K9).
         notes: what the parser understood differently from what it may have looked like.
 
     Returns:
         The frozen answer: the choice, all others with the key in which they lose, all rejections.
     """
-    return root_of(evaluate((context,), candidates, Usual(named)), notes=notes)
+    return root_of(evaluate((context,), candidates, Usual(versioned)), notes=notes)
 
 
 def evaluate(contexts: tuple[Context, ...], candidates: Sequence[Record], usual: Usual) -> Evaluation:
@@ -140,7 +140,7 @@ def root_of(
         decided_by=ranking.decided,
         keys=ranking.keys,
         key_texts=ranking.texts,
-        others=_compared(ranking, context.dag),
+        others=_compared(ranking, context),
         rejected=evaluation.rejected,
         relax=evaluation.relax,
         notes=notes + (_remarks(best, context) if best else ()),
@@ -296,12 +296,13 @@ def _incomplete(record: Record, pool: Pool) -> Other:
     return Other(artifact(record, pool.context.dag), "K0", have, "complete", len(missing))
 
 
-def _compared(ranking: Ranking, dag: Dag) -> tuple[Other, ...]:
+def _compared(ranking: Ranking, context: Context) -> tuple[Other, ...]:
     """Add what differs along the DAG to the nearest others, and to all that look alike."""
     if ranking.best is None:
         return ()
     found = []
-    against = Comparison(ranking.best.node, dag)
+    dag = context.dag
+    against = Comparison(ranking.best.node, dag, context.below)
     for number, other in enumerate(ranking.others):
         record = dag.record(other.artifact.hash)
         if record is not None and (number < _COMPARED or other.worse_by in _TWIN_KEYS):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         def count(self) -> int: ...  # noqa: D102 -- see StoredIndex
         def names(self) -> Iterable[str]: ...  # noqa: D102
         def named(self, name: str) -> Sequence[Record]: ...  # noqa: D102
+        def hashes_at(self, name: str, version: str) -> Iterable[str]: ...  # noqa: D102
         def with_prefix(self, prefix: str) -> Sequence[Record]: ...  # noqa: D102
         def everything(self) -> Iterable[Record]: ...  # noqa: D102
         def record(self, hash: str) -> Record | None: ...  # noqa: D102
@@ -64,6 +65,10 @@ class PageSource:
     def named(self, name: str) -> list[Record]:
         """All records of the package `name`."""
         return [record for record in self._records.values() if record.node.name == name]
+
+    def hashes_at(self, name: str, version: str) -> list[str]:
+        """The hashes of the package `name` at that version."""
+        return [record.node.hash for record in self.named(name) if record.node.version == version]
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`."""
@@ -124,6 +129,13 @@ class Specs:
         if name not in self._named:
             self._named[name] = self._merge(r for source in self._sources for r in source.named(name))
         return self._named[name]
+
+    def versioned(self, name: str, version: str) -> list[Record]:
+        """All records of the package `name` at that version, by hash; records of other versions are not decoded."""
+        hashes = sorted({h for source in self._sources for h in source.hashes_at(name, version)})
+        self.prefetch(hashes)
+        found = [record for hash_ in hashes if (record := self._cache[hash_])]
+        return [record for record in found if (record.node.name, record.node.version) == (name, version)]
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`, by hash."""

@@ -37,6 +37,8 @@ _CHUNK = 1 << 20
 _BATCH = 900
 #: Seconds after which a download in the store can only be what a killed run left.
 _LEFTOVER_S = 86400.0
+#: Versions in the text of a record: the node's own, and a compiler's or a dependency's.
+_VERSION_MARK = re.compile(rb'"version"\s*:\s*"=?([^"]*)"')
 #: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
 _NEWEST_SPECFILE = 6
 _TABLES = """
@@ -278,6 +280,7 @@ class StoredIndex:
         self.skipped: dict[str, str] = {}
         self._path = path
         self._body: int | None = None
+        self._versions: dict[str, list[tuple[str, frozenset[bytes]]]] = {}
         # Read only and used by one task at a time, but not always from the thread that opened it.
         self._db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, check_same_thread=False)
         try:
@@ -354,6 +357,17 @@ class StoredIndex:
         """All records of the package `name`, by hash."""
         rows = self._rows("WHERE pkg = (SELECT id FROM pkg WHERE name = ?) ORDER BY hash", name)
         return [record for row in rows if (record := self._decode(*row))]
+
+    def hashes_at(self, name: str, version: str) -> list[str]:
+        """The hashes of the package `name` whose records may be of that version, told without decoding them."""
+        if name not in self._versions:
+            rows = self._rows("WHERE pkg = (SELECT id FROM pkg WHERE name = ?) ORDER BY hash", name)
+            assert self._body is not None
+            texts = ((hash_, os.pread(self._body, length, offset)) for hash_, offset, length in rows)
+            self._versions[name] = [(hash_, frozenset(_VERSION_MARK.findall(text))) for hash_, text in texts]
+        wanted = version.encode()
+        # A text without any such mark is written in another way: decoding it tells.
+        return [hash_ for hash_, found in self._versions[name] if not found or wanted in found]
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`, by hash."""

@@ -95,6 +95,11 @@ class Context:
             self._closures[node.hash] = closure_of(node, self.dag, self._walked)
         return self._closures[node.hash]
 
+    def below(self, node: Node) -> tuple[Node, ...]:
+        """Return the closure of a candidate without itself, externals last."""
+        closure = () if node.partial else self.closure(node).nodes()
+        return tuple([each for each in closure if each.hash != node.hash])
+
     def dependencies(self, node: Node) -> tuple[Node, ...]:
         """Return the closure of a candidate without itself and without externals; () for pages, which record none."""
         found = self._dependencies.get(node.hash)

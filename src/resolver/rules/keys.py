@@ -43,31 +43,22 @@ class Usual:
     """The usual variants of each package and version among all specs of the sources (K3, K9), found once.
 
     Args:
-        named: returns every record of a package name.
+        versioned: returns every record of a package name and version, by hash.
     """
 
-    def __init__(self, named: Callable[[str], Sequence[Record]]) -> None:
-        self._named = named
-        self._known: dict[str, dict[str, list[Node]]] = {}
+    def __init__(self, versioned: Callable[[str, str], Sequence[Record]]) -> None:
+        self._versioned = versioned
         self._values: dict[tuple[str, str], dict[str, VariantValue | None]] = {}
 
     def variants(self, node: Node) -> dict[str, VariantValue | None]:
         """Return the most frequent value of each variant among the specs of that package and version."""
         key = (node.name, node.version)
         if key not in self._values:
-            peers = self._peers(node.name).get(node.version) or [node]
+            found = [record.node for record in self._versioned(node.name, node.version)]
+            peers = [peer for peer in found if peer.external is None] or [node]
             names = sorted({name for peer in peers for name in peer.variants})
             self._values[key] = {n: _most_frequent(peer.variants.get(n) for peer in peers) for n in names}
         return self._values[key]
-
-    def _peers(self, name: str) -> dict[str, list[Node]]:
-        if name not in self._known:
-            versions: dict[str, list[Node]] = {}
-            for record in sorted(self._named(name), key=lambda record: record.node.hash):
-                if record.node.external is None:
-                    versions.setdefault(record.node.version, []).append(record.node)
-            self._known[name] = versions
-        return self._known[name]
 
 
 class Pool:
