@@ -122,19 +122,28 @@ def runtime(record: Record, context: Context) -> Iterator[Mismatch]:
     node = record.node
     if node.partial:
         return
-    names = {node.name} | {n.name for n in context.closure(node).nodes()}
     if node.format >= 5:
         uses_gcc = any(e.name == "gcc" and _GCC_LANGUAGES.intersection(e.virtuals) for e in node.edges)
-        if uses_gcc and "gcc-runtime" not in names:
+        if uses_gcc and not _holds(node, ("gcc-runtime",), context):
             yield Mismatch("runtime", "built with gcc, records no gcc-runtime", "a gcc-runtime dependency")
     elif (
         node.platform == "linux"
-        and not names.intersection((*LIBC_NAMES, "gcc-runtime"))
         and node.os != context.host.os
+        and not _holds(node, (*LIBC_NAMES, "gcc-runtime"), context)
     ):
         yield Mismatch(
             "libc-unknown", f"{node.os}, no libc recorded", f"os={context.host.os} or a recorded libc"
         )
+
+
+def _holds(root: Node, names: tuple[str, ...], context: Context) -> bool:
+    """Return whether one of these packages is in the closure, the root itself included."""
+    if root.name in names:
+        return True
+    closure = context.closure(root)
+    return any(record.node.name in names for record in closure.records) or any(
+        node.name in names for node in closure.externals
+    )
 
 
 OWN_GATES: tuple[Gate, ...] = (query, ambiguous, stack, platform, target, system, development)

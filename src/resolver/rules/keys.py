@@ -177,17 +177,16 @@ def os_distance(os: str, host: str) -> int:
 def libc(pool: Pool) -> Measure:
     """K4b: the newest libc that the host can serve."""
 
-    judged: dict[str, Version | None] = {}
-
-    def own(node: Node) -> Version | None:
-        if node.hash not in judged:
-            value = libc_of(node, pool.context.dag)
-            judged[node.hash] = parse_version(value.version) if value else None
-        return judged[node.hash]
+    judged: dict[str, str | None] = {}
 
     def newest(record: Record) -> Version | None:
-        versions = {own(node) for node in (record.node, *pool.dependencies(record))}
-        known = [version for version in versions if version is not None]
+        texts: set[str | None] = set()
+        for node in (record.node, *pool.dependencies(record)):
+            if node.hash not in judged:
+                value = libc_of(node, pool.context.dag)
+                judged[node.hash] = value.version if value else None
+            texts.add(judged[node.hash])
+        known = [parse_version(text) for text in texts if text is not None]
         if not known and (guess := inferred_libc(record.node.os)):
             known = [parse_version(guess.version)]
         return max(known) if known else None
@@ -285,13 +284,17 @@ def providers(pool: Pool) -> Measure:
 def dependency_variants(pool: Pool) -> Measure:
     """K9: as K3, for the other closure nodes that are not the same for all."""
     everywhere = _shared_hashes(pool)
+    known: dict[str, Value] = {}
+
+    def one(node: Node) -> Value:
+        if node.hash not in known:
+            known[node.hash] = _unusual(node, pool, frozenset())
+        return known[node.hash]
 
     def measure(record: Record) -> Value:
         # What all of them share cannot decide, and to know its usual variants would take the whole index.
-        found = [
-            _unusual(n, pool, frozenset()) for n in pool.dependencies(record) if n.hash not in everywhere
-        ]
-        return (sum(count for count, _ in found), ", ".join(text for count, text in found if count))
+        found = [one(node) for node in pool.dependencies(record) if node.hash not in everywhere]
+        return (sum([count for count, _ in found]), ", ".join([text for count, text in found if count]))
 
     return measure
 
