@@ -219,7 +219,8 @@ def main() -> int:
             rows.append(row)
             if not args.json:
                 print(
-                    f"{count:6} builds, {row['what']:16} {row['mode']}: {row['seconds']:6.3f} s, {row['cpu']:6.3f} s CPU, "
+                    f"{count:6} builds, {row['what']:16} {row['mode']}: {row['seconds']:6.3f} s, "
+                    f"{row['cpu']:6.3f} s CPU, "
                     f"{row['fit']} fit, {row['decoded']} of {row['specs']} records decoded, "
                     f"decided by {','.join(row['decided_by'])}"
                 )

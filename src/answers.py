@@ -85,7 +85,10 @@ def resolve(
     for number, (query, evaluation) in enumerate(found.items()):
         context = evaluation.contexts[0]
         root = rank.root_of(evaluation, notes=context.spec.notes, pick=picks.get(number, ""), full=full)
-        if not evaluation.count:
+        if pinned is not None and not evaluation.count:
+            gone = f"the lock file names /{pinned.get(query, '')[:7]}, which no mirror holds any more"
+            root = changed(root, notes=(*root.notes, gone))
+        elif not evaluation.count:
             near = () if known[query] else _near_names(context.spec.name, sources.specs)
             root = changed(root, suggestions=near)
         roots.append(root)

@@ -99,7 +99,9 @@ def test_a_hash_that_is_gone_is_told(cli: Callable[..., Done], locked: tuple[lis
         if entry["hash"] == gone:
             entry["hash"] = "z" * 32
     path.write_text(json.dumps(document))
-    assert cli("resolve", "--locked", "--lock", str(path), *options, *HOST).code == 3
+    done = cli("resolve", "--locked", "--lock", str(path), *options, *HOST)
+    assert done.code == 3
+    assert "the lock file names /zzzzzzz, which no mirror holds any more" in done.err
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"schema": "cachefetch/lock/1"}', '{"schema": "x"}'])
