@@ -4,7 +4,8 @@
 
 Every figure is the median of whole processes; all commands of an index run interleaved, so that load of the machine
 meets them alike. Peak memory is that of the process (ru_maxrss, at least that of this script). Without INDEX.json an
-index of ``--specs`` synthetic specs is written first. Budgets: docs/decisions/0003-index-store.md.
+index of ``--specs`` synthetic specs is written first. "Not asked yet" is a filled index and a new question, "asked
+before" the same question again (src/recall.py). Budgets: docs/decisions/0003-index-store.md.
 """
 
 from __future__ import annotations
@@ -124,12 +125,18 @@ def runs(index: str, scratch: str) -> dict[str, Run]:
     def cold() -> None:
         shutil.rmtree(cache, ignore_errors=True)
 
+    def forget() -> None:
+        shutil.rmtree(os.path.join(cache, "answers"), ignore_errors=True)
+
     return {
         "bare": Run([sys.executable, "-c", "pass"]),
         "hash": Run([sys.executable, "-c", HASH, index]),
         "json.load": Run([sys.executable, "-c", LOAD, index]),
         "resolve, empty store": Run([*tool, "resolve", spec, *place, *HOST, "--no-unify"], cold),
-        "resolve, warm": Run([*tool, "resolve", spec, *place, *HOST, "--no-unify", "--explain"]),
+        "resolve, not asked yet": Run(
+            [*tool, "resolve", spec, *place, *HOST, "--no-unify", "--explain"], forget
+        ),
+        "resolve, asked before": Run([*tool, "resolve", spec, *place, *HOST, "--no-unify", "--explain"]),
         "refresh, unchanged": Run([*tool, "index", "update", *place]),
         "list NAME": Run([*tool, "list", spec.partition("@")[0], *place, *HOST]),
         "show /HASH": Run([*tool, "show", f"/{hash_}", *place, *HOST]),

@@ -37,6 +37,7 @@ def resolve(
     policy: Policy,
     unify: bool = True,
     local_host: bool = True,
+    exists: Callable[[str], bool] = os.path.exists,
     others: Sequence[Host] = (),
     pinned: Mapping[str, str] | None = None,
     full: bool = True,
@@ -52,6 +53,7 @@ def resolve(
         policy: settings of acceptance.
         unify: choose so that no package is there twice, or report a conflict.
         local_host: `host` is this machine as it is, so prefixes of externals can be tested.
+        exists: tells whether such a prefix is there.
         others: further hosts on which the same binaries must run.
         pinned: the only hash that may be chosen, by canonical query (a lock file); None for all.
         full: give the value of every key for what is chosen, also of those that could not decide any more.
@@ -62,7 +64,7 @@ def resolve(
         SpecSyntaxError: a query does not parse.
     """
     specs = parse_queries(queries, requirements, specs=sources.specs, host=host, prereleases=prereleases)
-    exists = os.path.exists if local_host and not host.overridden and not others else None
+    found_here = exists if local_host and not host.overridden and not others else None
     usual = Usual(sources.specs.versioned)
     known: dict[str, bool] = {}
     walked: dict[str, Closure] = {}
@@ -71,7 +73,7 @@ def resolve(
         query = str(spec)
         if query in found:
             continue
-        contexts = tuple(Context(spec, h, sources.specs, policy, exists, walked) for h in (host, *others))
+        contexts = tuple(Context(spec, h, sources.specs, policy, found_here, walked) for h in (host, *others))
         candidates, known[query] = _candidates(contexts[0], sources.specs)
         if not spec.name and len({record.node.name for record in candidates}) > 1:
             raise _not_one(spec, candidates, sources)  # which package is meant, nobody can tell

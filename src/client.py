@@ -38,6 +38,7 @@ from .errors import (
 )
 from .pins import Pin, closure_nodes, parse_pins
 from .portal import Portal
+from .recall import exists_noting, is_askable, keep, question, recall
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
 from .resolver.rules.context import Policy
 from .sources import Pause, index_facts, open_known, open_sources
@@ -253,19 +254,36 @@ class _Base:
         else:
             self._known[frozenset(hash_ for _, _, hash_ in known)] = sources
         facts = host if host is not None else self._detect(None)
-        return resolve(
+        asked, answers = "", os.path.join(self.options.config.cache_dir, "index", "answers")
+        if is_askable(specs, requirements, others, pinned):
+            same = {
+                "specs": list(specs),
+                "unify": unify,
+                "pre": prereleases,
+                "full": full,
+                "here": host is None,
+            }
+            asked = question(sources, facts, self.options.policy, **same)
+            if asked and (known_answer := recall(answers, asked, sources)):
+                return known_answer
+        looked: dict[str, bool] = {}
+        answer = resolve(
             specs,
             sources,
             facts,
             policy=self.options.policy,
             unify=unify,
             local_host=host is None,
+            exists=exists_noting(looked),
             requirements=requirements,
             prereleases=prereleases,
             others=others,
             pinned=pinned,
             full=full,
         )
+        if asked and not sources.specs.skipped():
+            keep(answers, asked, answer, looked)
+        return answer
 
     def _behind(self, answer: Resolution) -> Steps[Sources]:
         """Return the sources that an answer was made from."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .resolver.model import Node
 
-_PIN = re.compile(r"([a-z0-9][a-z0-9_+-]*)@=([A-Za-z0-9_.][A-Za-z0-9_.-]*)\s*/([a-z2-7]{32})")
+_PIN = r"([a-z0-9][a-z0-9_+-]*)@=([A-Za-z0-9_.][A-Za-z0-9_.-]*)\s*/([a-z2-7]{32})"
 
 
 @frozen
@@ -29,7 +29,7 @@ class Pin:
 
 def parse_pins(texts: Sequence[str]) -> tuple[Pin, ...]:
     """Return the pins when every text is one, else () (then they are specs to be resolved)."""
-    found = [_PIN.fullmatch(text.strip()) for text in texts]
+    found = [re.fullmatch(_PIN, text.strip()) for text in texts]
     return tuple(Pin(one[1], one[2], one[3]) for one in found if one) if all(found) else ()
 
 

@@ -21,6 +21,7 @@ LAYERS = {
     "client": 3,
     "portal": 3,
     "answers": 3,
+    "recall": 3,
     "lockfile": 3,
     "sources": 3,
     "pins": 3,
