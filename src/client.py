@@ -752,6 +752,16 @@ class AsyncClient(_Base):
                     self.mirrors(), o.config, self._indexes, refresh=not o.offline, offline=o.offline
                 )
             )
+        if self._sources.pages:
+            selection, how["adjust"] = syncing.through_lists(selection, self._sources, o.policy)
+            lists, mirrors = self._sources, self._sources.deliver
+            self._sources_of(mirrors)  # says what to do when there is none
+            self._sources = await self._alone(
+                lambda: open_sources(
+                    mirrors, o.config, self._indexes, refresh=not o.offline, offline=o.offline
+                )
+            )
+            lists.specs.close()
         delivery = self._delivery(self._sources)
         return await syncing.sync(selection, to, self._sources, delivery, o.policy, self._engine(), **how)
 

@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 class Selection:
     """What to copy.
 
-    `specs` as for `resolve`; `everything` in place of specs; `include` and `exclude` are constraints on the roots
+    `specs` as for `resolve`; `locked` are (name, DAG hash, sha256 of the tarball or "") of lock files; `everything`
+    in place of both; `include` and `exclude` are constraints on the roots
     (a root must meet one of `include`, none of `exclude`); `targets` and `systems` (OS labels) likewise; with
     `hosts` only what `resolve` chooses for each of them is copied.
     """
 
     specs: tuple[str, ...] = ()
+    locked: tuple[tuple[str, str, str], ...] = ()
     everything: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -55,10 +57,11 @@ class Selection:
 
     def check(self) -> None:
         """Refuse what cannot be meant. Raises UsageError, SpecSyntaxError."""
-        if bool(self.specs) == self.everything:
+        named = bool(self.specs or self.locked)
+        if named == self.everything:
             raise UsageError(
-                "name what to copy: specs, or --all for everything"
-                if not self.specs
+                "name what to copy: specs, lock files, or --all for everything"
+                if not named
                 else "--all needs no spec",
                 hint="cachefetch sync hdf5+mpi --from MIRROR --to DIR",
             )
@@ -73,7 +76,15 @@ class Selection:
     def text(self) -> str:
         """Return a text that is equal for equal selections."""
         hosts = [host.to_dict() for host in self.hosts]
-        rest = [self.specs, self.everything, self.include, self.exclude, self.targets, self.systems]
+        rest = [
+            self.specs,
+            self.locked,
+            self.everything,
+            self.include,
+            self.exclude,
+            self.targets,
+            self.systems,
+        ]
         return json.dumps([*rest, hosts], sort_keys=True)
 
 
@@ -86,21 +97,50 @@ def select(selection: Selection, sources: Sources, policy: Policy) -> tuple[list
     found: dict[str, Record] = {}
     problems: list[Problem] = []
     queries: Sequence[Spec | None] = (
-        [None] if selection.everything else parse_queries(selection.specs, specs=specs)
+        [None]
+        if selection.everything
+        else parse_queries(selection.specs, specs=specs)
+        if selection.specs
+        else []
     )
-    for query in queries:
-        roots = [
-            record
-            for record in _roots(query, selection, sources, policy)
-            if (not include or any(satisfies(record.node, c, specs) for c in include))
+
+    def fits(record: Record) -> bool:
+        return (
+            (not include or any(satisfies(record.node, c, specs) for c in include))
             and not any(satisfies(record.node, c, specs) for c in exclude)
             and all(any(satisfies(record.node, c, specs) for c in group) for group in machines if group)
-        ]
+            and (not policy.stack or not record.stacks or policy.stack in record.stacks)
+        )
+
+    for name, hash_, _ in selection.locked:
+        locked = specs.record(hash_)
+        if locked is None or not locked.has_binary:
+            message = f"no mirror has {name}/{hash_[:7]} of the lock file"
+            problems.append(Problem(hash_, name, "not-found", message))
+        elif fits(locked):
+            found[hash_] = locked
+    for query in queries:
+        roots = [record for record in _roots(query, selection, sources, policy) if fits(record)]
         if not roots:
             what = str(query) if query else "any package"
             problems.append(Problem("", what, "no-candidate", f"no binary of the mirrors satisfies {what}"))
         found.update((record.node.hash, record) for record in roots)
     return list(found.values()), problems
+
+
+def through_lists(selection: Selection, lists: Sources, policy: Policy) -> tuple[Selection, Adjust]:
+    """Return the selection by hashes of what cache pages list, and what adds the problems of that to the job.
+
+    Pages record no dependencies: the mirrors beside them know the closure.
+    """
+    from dataclasses import replace
+
+    roots, problems = select(selection, lists, policy)
+
+    def adjust(job: Job, journal: Journal) -> Job:  # noqa: ARG001 -- the signature of `Adjust`
+        return replace(job, missing=(*problems, *job.missing))
+
+    return Selection(locked=tuple((root.node.name, root.node.hash, "") for root in roots)), adjust
 
 
 def _constraints(selection: Selection) -> tuple[list[Spec], list[Spec], tuple[list[Spec], list[Spec]]]:
@@ -204,7 +244,9 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
         )
         for record in records
     )
-    return Job(wanted, tuple(delivery.values()), needed_by, (*problems, *missing), sources.specs.raw)
+    pins = {hash_: sha256 for _, hash_, sha256 in selection.locked if sha256}
+    unique = {(problem.hash, problem.what): problem for problem in (*missing, *problems)}
+    return Job(wanted, tuple(delivery.values()), needed_by, tuple(unique.values()), sources.specs.raw, pins)
 
 
 def _compiler(record: Record, sources: Sources, layouts: Mapping[str, str]) -> tuple[str, str] | None:
@@ -262,18 +304,16 @@ def unchanged(key: str, journal: Journal, destination: Destination) -> SyncRepor
     Certain is: the last run was the same, from the same indexes, without a problem, and names and sizes of all files
     are as it left them.
     """
-    from .fetch.mirror.destination import seal
     from .fetch.mirror.plan import SyncPlan, SyncReport
-    from .resolver.index.readers.manifest import INDEX_MANIFEST
 
     try:
         last = json.loads(journal.meta("last") or "{}")
     except (ValueError, RecursionError):
         return None
-    index = destination.read_file(INDEX_MANIFEST)
+    index = destination.read_file(destination.index_path)
     if last.get("key") != key or index is None or last.get("index") != hashlib.sha256(index).hexdigest():
         return None
-    if last.get("seal") != seal(destination.mirror):
+    if last.get("seal") != destination.seal():
         return None
     done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
     return SyncReport("ok", SyncPlan({}, last["present"], {}), done, ())
@@ -285,18 +325,37 @@ def remember(key: str, report: SyncReport, journal: Journal, destination: Destin
     Every package of it is complete; what else is there is sealed with it, and a run that finds anything changed looks
     at each file.
     """
-    from .fetch.mirror.destination import seal
-    from .resolver.index.readers.manifest import INDEX_MANIFEST
-
-    index = destination.read_file(INDEX_MANIFEST)
+    index = destination.read_file(destination.index_path)
     if report.status == "ok" and index is not None:
         fact = {
             "key": key,
             "index": hashlib.sha256(index).hexdigest(),
             "present": report.plan.present + len(report.plan.copy),
-            "seal": seal(destination.mirror),
+            "seal": destination.seal(),
         }
         journal.remember("last", json.dumps(fact))
+
+
+def locked_in(data: bytes, what: str) -> tuple[tuple[str, str, str], ...]:
+    """Return (name, DAG hash, sha256 of the tarball or "") of what a lock file names.
+
+    Of `cachefetch.lock` all packages with their digests, of an environment's ``spack.lock`` its roots.
+
+    Raises:
+        FormatError: neither of them.
+    """
+    from .lockfile import SCHEMA, Lock
+    from .resolver.index.readers.lock import is_lock, lock_roots
+
+    if is_lock(data):
+        return tuple((name, hash_, "") for name, hash_ in lock_roots(data, what=what))
+    if SCHEMA.encode() in data:
+        return tuple((one.name, one.hash, one.sha256) for one in Lock.read(data, what=what).packages)
+    raise FormatError(
+        f"{what} is no lock file",
+        hint="`cachefetch resolve SPEC... --lock FILE` and Spack's environments write lock files",
+        context={"file": what},
+    )
 
 
 def shard_numbers(text: str) -> tuple[int, int]:
@@ -342,27 +401,20 @@ async def sync(
     `adjust` changes the job, knowing what the journal has; `variant` as for `state_key`.
     """
     from . import __version__
+    from .fetch.mirror.build_cache import BuildCache
     from .fetch.mirror.destination import Destination, check_destination, locked
     from .fetch.mirror.execute import How
     from .fetch.mirror.journal import Journal
 
-    if sources.pages:
-        raise UsageError(
-            "cache pages record no dependencies, so there is no closure to copy",
-            hint="name the mirror itself with --from",
-        )
-    if destination_layout(delivery.values(), convert=convert) == "v2":
-        raise UsageError(
-            "mirrors of layout 2 cannot be copied as they are yet", hint="--convert makes layout 3"
-        )
+    layout = destination_layout(delivery.values(), convert=convert)
     to = absolute_directory(to)
-    check_destination(to)
+    check_destination(to, layout)
     if _is_one_of(to, delivery.values()):
         raise UsageError(
             f"{to} is the source and the destination",
             hint="to audit or repair a mirror use `cachefetch verify`",
         )
-    destination = Destination(to, dry_run=dry_run)
+    destination = (BuildCache if layout == "v2" else Destination)(to, dry_run=dry_run)
     how = How(dry_run=dry_run, check=check, prune=prune, finish=shard is None, copy=not publish)
     key = state_key(selection, sources, delivery, __version__, variant)
     name = f"journal-{shard[0]}-of-{shard[1]}" if shard else "journal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from ..errors import HostError, UsageError
 from .options import add_mirrors, add_output, client_from
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "spec", nargs="*", metavar="SPEC", help="every binary that satisfies it, with closure"
+        "spec",
+        nargs="*",
+        metavar="SPEC|LOCK",
+        help="every binary that satisfies it, with closure; what a cachefetch.lock or spack.lock names",
     )
     parser.add_argument("--to", metavar="DIR", required=True, help="the destination, made when missing")
     add_selection(parser)
@@ -106,13 +110,16 @@ def execute(args: argparse.Namespace) -> int:
 
 def selection_from(args: argparse.Namespace, client: Client) -> Selection:
     """Return the selection that the options say. Raises HostError, UsageError."""
-    from ..syncing import Selection
+    from ..bundling import read_small
+    from ..syncing import Selection, locked_in
 
     hosts = [_host(path) for path in args.host]
     if args.per_host:
         hosts.append(client.host())
+    files = [word for word in args.spec if _is_lock(word)]
     return Selection(
-        specs=tuple(args.spec),
+        specs=tuple(word for word in args.spec if word not in files),
+        locked=tuple(one for path in files for one in locked_in(read_small(path, "lock file"), path)),
         everything=args.all,
         include=tuple(args.include),
         exclude=tuple(args.exclude),
@@ -120,6 +127,11 @@ def selection_from(args: argparse.Namespace, client: Client) -> Selection:
         systems=_names(args.os),
         hosts=tuple(hosts),
     )
+
+
+def _is_lock(word: str) -> bool:
+    """Tell a file name from a spec: no spec ends so, and a spec that is a file's name too needs no path."""
+    return word.endswith((".lock", ".json")) or ("/" in word[1:] and os.path.isfile(word))
 
 
 def _names(values: list[str]) -> tuple[str, ...]:

@@ -12,11 +12,20 @@ import json
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from anyio import to_thread
 
-from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError, TruncatedError
+from ...errors import (
+    BindingError,
+    CachefetchError,
+    DigestError,
+    FormatError,
+    NotFoundError,
+    TruncatedError,
+    UsageError,
+)
 from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
@@ -26,6 +35,9 @@ from ...resolver.index.readers.manifest import (
     spec_manifest_path,
 )
 from ...resolver.index.readers.nodes import node_from_dict, specfile_of_database
+from ...resolver.index.readers.v2 import HASH as V2_HASH
+from ...resolver.index.readers.v2 import INDEX as V2_INDEX
+from ..transports import scheme_of
 from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import read_spec_root
@@ -48,8 +60,8 @@ if TYPE_CHECKING:
     from ..transports.threads import Abort
 
 #: Bytes. Hashing a larger blob is worth a change of threads.
-_LARGE = 256 << 10
-_INDEX_LIMIT = 8 << 30
+LARGE = 256 << 10
+INDEX_LIMIT = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class Checked:
     """One manifest: its path, the package that it is about as far as known, blobs (sha256 -> size), errors."""
 
     path: str
@@ -108,13 +120,41 @@ async def verify_mirror(session: Session, source: Source) -> VerifyReport:
     Raises:
         MirrorError: there is no such mirror, or the network failed for good.
     """
-    return await _Audit(session, source).run()
+    return await (await _audit(session, source)).run()
 
 
-class _Audit:
+async def _audit(session: Session, source: Source) -> Audit:
+    """Return the audit for the layout that the mirror has."""
+    from .check_build_cache import BuildCacheAudit, is_build_cache
+
+    layout = source.layout
+    if layout == "oci":
+        raise UsageError(
+            f"{source.mirror} is a registry, which checks its digests itself",
+            hint="`cachefetch sync --all --from REGISTRY --to DIR` proves every package on its way",
+        )
+    if not layout and scheme_of(source.url) == "file":
+        layout = "v2" if await to_thread.run_sync(is_build_cache, source.url) else "v3"
+    if not layout:
+        layout = "v3"
+        for path, found in ((INDEX_MANIFEST, "v3"), (V2_HASH, "v2"), (V2_INDEX, "v2")):
+            with suppress(NotFoundError, FormatError):
+                await session.document(source, join(source.url, path), 1 << 20, 0)
+                layout = found
+                break
+    return BuildCacheAudit(session, source) if layout == "v2" else Audit(session, source)
+
+
+class Audit:
+    """One audit of a mirror of layout 3."""
+
+    #: What the names of the manifests end in, behind the hash.
+    suffixes: tuple[str, ...] = (".spec.manifest.json",)
+    index_path = INDEX_MANIFEST
+
     def __init__(self, session: Session, source: Source) -> None:
         self.session, self.source = session, source
-        self.local = None if source.network else local_path(source.url)
+        self.local = local_path(source.url) if scheme_of(source.url) == "file" else None
         self.problems: list[Problem] = []
         self.notes: dict[str, int] = {}
         self.named: dict[str, int] = {}
@@ -124,6 +164,7 @@ class _Audit:
         self.absent: list[tuple[str, str, str] | None] = []
 
     async def run(self) -> VerifyReport:
+        """Do it."""
         has_index = await self._index()
         paths = await self._paths(has_index)
         checked = await self._packages(paths)
@@ -133,11 +174,11 @@ class _Audit:
         for one in damaged:
             self._report(one)
         if has_index:
-            self._entries({path[-len(".spec.manifest.json") - 32 :][:32] for path in paths})
+            self._entries({self._hash_in(path) for path in paths})
             self._closure()
         await self._keys()
         if self.local is not None:
-            self._orphans()
+            self._orphans(paths)
         identities = [self._identity(one) for one in damaged] + self.absent
         return VerifyReport(
             len(paths),
@@ -162,7 +203,7 @@ class _Audit:
             return False
         try:
             ref = parse_manifest(data, what=INDEX_MANIFEST).index()
-            body = await self._blob(ref, _INDEX_LIMIT)
+            body = await self._blob(ref, INDEX_LIMIT)
             self.named[ref.sha256] = ref.size
             await to_thread.run_sync(self._read_index, body)
         except (FormatError, DigestError, TruncatedError, NotFoundError) as error:
@@ -186,7 +227,7 @@ class _Audit:
                 node = node_from_dict(record["spec"], hash=hash_, specfile=specfile)
             except (CachefetchError, KeyError, TypeError) as error:
                 self.problems.append(
-                    Problem(hash_, "index", "bad-format", f"index record: {error}", (), INDEX_MANIFEST)
+                    Problem(hash_, "index", "bad-format", f"index record: {error}", (), self.index_path)
                 )
                 continue
             self.nodes[hash_] = node
@@ -197,7 +238,7 @@ class _Audit:
         """Compare the index with the manifests that are there."""
         for hash_ in sorted(self.held - present):
             node = self.nodes[hash_]
-            path = spec_manifest_path(node.name, node.version, hash_)
+            path = self._path_of(node)
             self.absent.append((node.name, node.version, hash_))
             self._problem(hash_, node.name, "not-found", f"{path} does not exist, the index lists it", path)
         self.notes["unindexed"] = len(present - self.held)
@@ -226,17 +267,26 @@ class _Audit:
         if not has_index:
             return []
         nodes = [self.nodes[hash_] for hash_ in self.held]
-        return sorted(spec_manifest_path(node.name, node.version, node.hash) for node in nodes)
+        return sorted(map(self._path_of, nodes))
 
-    async def _packages(self, paths: Sequence[str]) -> list[_Checked]:
+    def _path_of(self, node: Node) -> str:
+        return spec_manifest_path(node.name, node.version, node.hash)
+
+    def _hash_in(self, path: str) -> str:
+        """Return the DAG hash in the name of a manifest."""
+        for suffix in self.suffixes:
+            path = path.removesuffix(suffix)
+        return path[-32:]
+
+    async def _packages(self, paths: Sequence[str]) -> list[Checked]:
         if self.local is None:
             found, errors = await each(paths, self._remote, self.session.limits.blob_connections)
             for number, error in errors.items():
-                found[number] = _Checked(paths[number], None, {}, ((paths[number], error),))
+                found[number] = Checked(paths[number], None, {}, ((paths[number], error),))
             return [found[number] for number in sorted(found)]
         return await run_abortable(lambda abort: self._local(abort, paths))
 
-    def _local(self, abort: Abort, paths: Sequence[str]) -> list[_Checked]:
+    def _local(self, abort: Abort, paths: Sequence[str]) -> list[Checked]:
         """Check packages of a directory: the small work in this thread, the hashing of large blobs beside it.
 
         Small files are bound by Python: more threads would only hand its lock to and fro.
@@ -253,33 +303,34 @@ class _Audit:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> _Checked | Future[_Checked]:
+    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Checked | Future[Checked]:
         errors: list[tuple[str, CachefetchError]] = []
         identity = None
         try:
-            data = _read_up_to(f"{self.local}/{path}", self.session.limits.manifest_bytes)
+            data = read_up_to(f"{self.local}/{path}", self.session.limits.manifest_bytes)
             spec, tarball = self._refs(data, path)
         except (OSError, CachefetchError) as error:
-            return _Checked(path, None, {}, ((path, _ours(error, path)),))
+            return Checked(path, None, {}, ((path, ours(error, path)),))
         try:
-            blob = _read_up_to(f"{self.local}/{spec.path}", self.session.limits.spec_blob_bytes)
+            blob = read_up_to(f"{self.local}/{spec.path}", self.session.limits.spec_blob_bytes)
             identity = _bound(blob, spec, path)
         except BindingError as error:
             errors.append((path, error))
         except (OSError, CachefetchError) as error:
-            errors.append((spec.path, _ours(error, spec.path)))
+            errors.append((spec.path, ours(error, spec.path)))
         blobs = {spec.sha256: spec.size, tarball.sha256: tarball.size}
 
-        def finish() -> _Checked:
+        def finish() -> Checked:
             try:
-                _hash_file(f"{self.local}/{tarball.path}", tarball)
+                size, digest = hash_file(f"{self.local}/{tarball.path}", tarball.size)
+                _compare(digest, size, tarball)
             except (OSError, CachefetchError) as error:
-                errors.append((tarball.path, _ours(error, tarball.path)))
-            return _Checked(path, identity, blobs, tuple(errors))
+                errors.append((tarball.path, ours(error, tarball.path)))
+            return Checked(path, identity, blobs, tuple(errors))
 
-        return pool.submit(finish) if tarball.size > _LARGE else finish()
+        return pool.submit(finish) if tarball.size > LARGE else finish()
 
-    async def _remote(self, number: int, path: str) -> _Checked:
+    async def _remote(self, number: int, path: str) -> Checked:
         errors: list[tuple[str, CachefetchError]] = []
         identity = None
         data = await self.session.document(
@@ -294,7 +345,7 @@ class _Audit:
             await self._hash_remote(tarball)
         except CachefetchError as error:
             errors.append((tarball.path, error))
-        return _Checked(path, identity, {spec.sha256: spec.size, tarball.sha256: tarball.size}, tuple(errors))
+        return Checked(path, identity, {spec.sha256: spec.size, tarball.sha256: tarball.size}, tuple(errors))
 
     def _refs(self, data: bytes, path: str) -> tuple[BlobRef, BlobRef]:
         """Return spec and tarball of a manifest that meets the policy."""
@@ -305,15 +356,16 @@ class _Audit:
         ).manifest
         return manifest.spec(), manifest.tarball()
 
-    def _report(self, one: _Checked) -> None:
-        hash_ = one.path[-len(".spec.manifest.json") - 32 :][:32]
-        name = one.path.split("/")[-2]
+    def _report(self, one: Checked) -> None:
+        hash_ = self._hash_in(one.path)
+        node = self.nodes.get(hash_)
+        name = node.name if node else one.identity[0] if one.identity else one.path.split("/")[-2]
         for path, error in one.errors:
             self._problem(hash_, name, error.code, error.message, path)
 
-    def _identity(self, one: _Checked) -> tuple[str, str, str] | None:
+    def _identity(self, one: Checked) -> tuple[str, str, str] | None:
         """Return (name, version, hash) of a damaged package: the index knows, where the document does not."""
-        hash_ = one.path[-len(".spec.manifest.json") - 32 :][:32]
+        hash_ = self._hash_in(one.path)
         node = self.nodes.get(hash_)
         if node is not None:
             return node.name, node.version, node.hash
@@ -359,7 +411,7 @@ class _Audit:
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, path)
 
-    def _orphans(self) -> None:
+    def _orphans(self, paths: Sequence[str]) -> None:  # noqa: ARG002 -- layout 2 needs them
         """Count the blobs that nothing names; those of views and of unlisted keys are named."""
         assert self.local is not None
         for path in list_other_manifests(self.local):
@@ -374,8 +426,8 @@ class _Audit:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    async def _document(self, path: str) -> bytes:
-        return await self.session.document(self.source, join(self.source.url, path), 1 << 20, 0)
+    async def _document(self, path: str, limit: int = 1 << 20) -> bytes:
+        return await self.session.document(self.source, join(self.source.url, path), limit, 0)
 
     async def _blob(self, ref: BlobRef, limit: int) -> bytes:
         if ref.size > limit:
@@ -385,8 +437,11 @@ class _Audit:
         return data
 
     async def _hash_remote(self, ref: BlobRef) -> None:
+        found = await self._hash(join(self.source.url, ref.path))
+        _compare(found.digest.hexdigest(), found.size, ref)
+
+    async def _hash(self, url: str) -> _Hashing:
         """Hash a large blob without keeping it."""
-        url = join(self.source.url, ref.path)
         transport = self.session.transport(self.source, url)
 
         async def read() -> _Hashing:
@@ -399,8 +454,7 @@ class _Audit:
                     self.session.meter.network_bytes += sink.size
             return sink
 
-        found = await self.session.patiently(read, url, 0)
-        _compare(found.digest.hexdigest(), found.size, ref)
+        return await self.session.patiently(read, url, 0)
 
 
 class _Hashing:
@@ -431,20 +485,21 @@ class _Buffer(threading.local):
 _BUFFER = _Buffer()
 
 
-def _hash_file(path: str, ref: BlobRef) -> None:
+def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
+    """Return size and sha256 of a file; one that has not `size` bytes is not read, and has the digest of nothing."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size, digest = os.fstat(descriptor).st_size, hashlib.sha256()
-        if size == ref.size:
+        found, digest = os.fstat(descriptor).st_size, hashlib.sha256()
+        if size in (None, found):
             view = _BUFFER.view
             while got := os.readv(descriptor, [view]):
                 digest.update(view[:got])
     finally:
         os.close(descriptor)
-    _compare(digest.hexdigest(), size, ref)
+    return found, digest.hexdigest()
 
 
-def _read_up_to(path: str, limit: int) -> bytes:
+def read_up_to(path: str, limit: int) -> bytes:
     """Return a small file, or as much of it as shows that it is too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -475,7 +530,8 @@ def _bound(data: bytes, ref: BlobRef, path: str) -> tuple[str, str, str]:
     return root.name, root.version, root.hash
 
 
-def _ours(error: Exception, path: str) -> CachefetchError:
+def ours(error: Exception, path: str) -> CachefetchError:
+    """Return our error for what went wrong with a file."""
     if isinstance(error, CachefetchError):
         return error
     if isinstance(error, FileNotFoundError):

@@ -17,12 +17,20 @@ import threading
 import time
 from dataclasses import replace
 
-from ...errors import StoreError, UsageError
-from ...resolver.index.readers.manifest import INDEX_MANIFEST, SPEC_MANIFESTS, spec_manifest_path, spec_stem
+from ...errors import CachefetchError, StoreError, UsageError
+from ...resolver.index.readers.manifest import (
+    INDEX_MANIFEST,
+    SPEC_MANIFESTS,
+    parse_manifest,
+    spec_manifest_path,
+    spec_stem,
+)
 from ..store import files
 from ..store.cas import Store
 from ..store.locks import Lock
+from ..verify.openpgp import is_signed, split_cleartext
 from .convert import SPEC_MEDIA_TYPE, convert
+from .plan import Listing, by_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +47,16 @@ class Destination(Store):
     """The store below the mirror `root`.
 
     Attributes:
+        layout: of the mirror.
+        index_path: the file that changes with every change of the index.
         mirror: the directory of the mirror.
         added: sha256 -> size of the small blobs that were written, or would be with `dry_run`.
     """
 
     sync_documents = True  # who reads a mirror may check less than our own store does
+
+    layout = "v3"
+    index_path = INDEX_MANIFEST
 
     def __init__(self, mirror: str, *, dry_run: bool = False) -> None:
         self.mirror = os.path.abspath(mirror)
@@ -134,13 +147,41 @@ class Destination(Store):
         with files.store_errors(path):
             return files.read_or_none(os.path.join(self.mirror, path))
 
+    def listing(self) -> Listing:
+        """Return what is there; a directory that does not exist is empty."""
+        return Listing(list_blobs(self.mirror), list_manifests(self.mirror))
+
+    def names(self, package: VerifiedPackage) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return name and size of a package's tarball and spec document, as `listing` names them."""
+        return by_digest(package)
+
+    def seal(self) -> str:
+        """Return a digest of names and sizes of all that `listing` sees."""
+        return seal(self.mirror)
+
+    def unnamed(self, listing: Listing, named: set[str]) -> dict[str, int]:
+        """Return the blobs that no manifest names, path -> size; `named` are known to be named."""
+        others = list_other_manifests(self.mirror)
+        for path in [*listing.manifests.values(), *others]:
+            data = self.read_file(path) or b""
+            try:
+                text = split_cleartext(data, what=path).text if is_signed(data) else data
+                named.update(blob.sha256 for blob in parse_manifest(text, what=path).blobs)
+            except CachefetchError:
+                return {}  # what a damaged manifest names is not known: nothing is removed until it is repaired
+        return {
+            f"blobs/sha256/{sha256[:2]}/{sha256}": size
+            for sha256, size in sorted(listing.blobs.items())
+            if sha256 not in named
+        }
+
     def _partial(self, key: str, kind: str) -> str:
         # Beside the journal, not below blobs/: a mirror holds nothing but what Spack would put there.
         return os.path.join(self.own, "partial", os.path.basename(super()._partial(key, kind)))
 
 
-def check_destination(mirror: str) -> None:
-    """Refuse a directory that is something else than a mirror of layout 3.
+def check_destination(mirror: str, layout: str = "v3") -> None:
+    """Refuse a directory that is something else than a mirror of the layout, or empty.
 
     Raises:
         UsageError: another layout, or files that are not of a mirror.
@@ -156,16 +197,21 @@ def check_destination(mirror: str) -> None:
         return
     except OSError as error:
         raise UsageError(f"the destination {mirror} is not a directory: {error.strerror}") from error
-    if "v3" in names or names <= {OWN, "blobs", "lost+found"}:
+    found = {"v3": "v3", "build_cache": "v2"}
+    there = {found[name] for name in names & found.keys()}
+    if layout in there or names <= {OWN, "blobs", "lost+found"}:
         return
-    if "build_cache" in names:
+    if there:
+        numbers = {"v3": "3 (v3/)", "v2": "2 (build_cache/)"}
+        convert = ", or give --convert" if layout == "v2" else ""
         raise UsageError(
-            f"the destination {mirror} is a mirror of layout 2 (build_cache/), the source is of layout 3",
-            hint="name an empty directory",
+            f"the destination {mirror} is a mirror of layout {numbers[there.pop()]}; "
+            f"what is copied there has layout {numbers[layout]}",
+            hint=f"name an empty directory{convert}",
         )
     raise UsageError(
         f"the destination {mirror} is not empty and not a mirror: it holds {', '.join(sorted(names)[:3])}",
-        hint="name an empty directory, or a mirror of layout 3",
+        hint="name an empty directory, or a mirror",
     )
 
 

@@ -33,8 +33,9 @@ from ..store import files
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
+from .build_cache import BuildCache, read_build_cache_keys, write_build_cache_index
 from .destination import list_manifests
-from .inventory import each, list_mirror, prove_selection, split_known, stem_of, unnamed
+from .inventory import each, prove_selection, split_known, stem_of, unnamed
 from .journal import Row
 from .keys import Published, read_keys
 from .plan import Problem, SyncReport, make_plan, problem_of
@@ -47,10 +48,10 @@ if TYPE_CHECKING:
     from ...resolver.index.writer import Lookup
     from ..model import VerifiedPackage, Wanted
     from ..session import Session
+    from .build_cache import PublishedFiles
     from .destination import Destination
-    from .inventory import Listing
     from .journal import Journal
-    from .plan import Job, SyncPlan
+    from .plan import Job, Listing, SyncPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Sync:
             StoreError: the destination is full or cannot be written; what is complete stays complete.
             TrustError, IntegrityError, MirrorError: not one package of the selection could be proven.
         """
-        listing = await to_thread.run_sync(list_mirror, self.to.mirror)
+        for one in self.job.wanted:
+            self.to.expect(stem_of(one), one)
+        listing = await to_thread.run_sync(self.to.listing)
         known, rest = split_known(self.job.wanted, self.journal, listing, check=self.how.check)
         try:
             packages = await self._prove(rest, any_known=bool(known))
@@ -108,7 +111,7 @@ class Sync:
         return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run)
 
     async def _prove(self, rest: Sequence[Wanted], *, any_known: bool) -> list[VerifiedPackage]:
-        found, errors = await prove_selection(self.session, self.to, rest)
+        found, errors = await prove_selection(self.session, self.to, rest, self.job.pins)
         if errors and not found and not any_known:
             raise for_run([(rest[number], errors[number]) for number in sorted(errors)], len(rest))
         self._failed(rest, errors)
@@ -123,10 +126,14 @@ class Sync:
             problem_of(wanted[number], errors[number], self.job.needed_by) for number in sorted(errors)
         ]
 
-    async def _keys(self, signers: set[str]) -> Published:
+    async def _keys(self, signers: set[str]) -> Published | PublishedFiles:
         if not self.how.finish:
             return Published({}, None)
         own = Source("the destination", self.to.mirror, SignaturePolicy("none"), Keyring())
+        if self.to.layout == "v2":
+            in_files = await read_build_cache_keys(self.session, self.job.sources, own)
+            self.problems += in_files.problems
+            return in_files
         # A converted mirror is unsigned: keys of other layouts sign nothing in it.
         sources = [source for source in self.job.sources if source.layout not in ("v2", "oci")]
         published = await read_keys(self.session, sources, signers, own)
@@ -137,23 +144,30 @@ class Sync:
         self,
         packages: Sequence[VerifiedPackage],
         known: Sequence[Row],
-        published: Published,
+        published: Published | PublishedFiles,
         listing: Listing,
     ) -> SyncPlan:
         prune: Mapping[str, int] = {}
         if self.how.prune:
-            named = {blob.sha256 for package in packages for blob in (package.tarball, package.spec)}
+            named = {name for package in packages for name, _ in self.to.names(package)}
             named |= {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
             prune = await unnamed(self.to, listing, named | set(published.blobs()))
-        plan = make_plan(packages, known, published.blobs(), listing.blobs, prune)
+        plan = make_plan(packages, known, published.blobs(), listing.blobs, prune, self.to.names)
         self.session.emit(Planned(0, len(packages) + len(known), len(known), plan.copy_bytes))
         return plan
 
     async def _execute(
-        self, packages: Sequence[VerifiedPackage], published: Published, plan: SyncPlan, listing: Listing
+        self,
+        packages: Sequence[VerifiedPackage],
+        published: Published | PublishedFiles,
+        plan: SyncPlan,
+        listing: Listing,
     ) -> None:
-        tarballs = {package.tarball.sha256: package.tarball.size for package in packages}
-        missing = {sha256: size for sha256, size in tarballs.items() if sha256 in plan.copy}
+        missing = {
+            package.tarball.sha256: package.tarball.size
+            for package in packages
+            if self.to.names(package)[0][0] in plan.copy
+        }
         parts = sum(self.to.part_size(sha256) for sha256 in missing)
         await to_thread.run_sync(self.to.require_space, max(0, sum(missing.values()) - parts))
         _, errors = await each(packages, self._one, self.session.limits.blob_connections)
@@ -178,26 +192,27 @@ class Sync:
             self.done["copied_bytes"] += package.tarball.size
         stem = stem_of(package.wanted)
         await to_thread.run_sync(self.to.publish, stem)
-        spec = package.spec
-        tarball = package.tarball
-        row = Row(
-            stem, tarball.sha256, tarball.size, spec.sha256, spec.size, package.signature, package.key or ""
-        )
+        (tarball, size), (spec, spec_size) = self.to.names(package)
+        row = Row(stem, tarball, size, spec, spec_size, package.signature, package.key or "")
         self.journal.add(row)
         self.done["packages"] += 1
 
-    def _finish(self, published: Published, listing: Listing) -> None:
+    def _finish(self, published: Published | PublishedFiles, listing: Listing) -> None:
         for path, data in published.files():
-            if self.to.write(path, data) and path.startswith("blobs/"):
+            if self.to.write(path, data) and published.counts(path):
                 self.done["copied_blobs"] += 1
                 self.done["copied_bytes"] += len(data)
         self.journal.add_all(self.journal.rows.values())
-        self.to.write(LAYOUT_PATH, LAYOUT)
         held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
-        write_index(self.to, self.journal.rows.values(), held, self.job.lookup)
+        rows = self.journal.rows.values()
+        if isinstance(self.to, BuildCache):
+            write_build_cache_index(self.to, rows, held, self.job.lookup)
+        else:
+            self.to.write(LAYOUT_PATH, LAYOUT)
+            write_index(self.to, rows, held, self.job.lookup)
 
     async def _prune(self) -> None:
-        listing = await to_thread.run_sync(list_mirror, self.to.mirror)
+        listing = await to_thread.run_sync(self.to.listing)
         named = {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
         files_to_go = await unnamed(self.to, listing, named)
         self.journal.pruning(files_to_go.items())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 from anyio import to_thread
 
-from ...errors import CachefetchError
-from ...resolver.index.readers.manifest import parse_manifest, spec_stem
+from ...errors import CachefetchError, LockChangedError
+from ...resolver.index.readers.manifest import spec_stem
 from ..failures import SOURCE_ERRORS
 from ..metadata import prove
 from ..verify.binding import SpecDocument
-from ..verify.openpgp import is_signed, split_cleartext
-from .destination import list_blobs, list_manifests, list_other_manifests
 from .plan import is_complete, meets_policy
 
 TYPE_CHECKING = False
@@ -25,22 +23,10 @@ if TYPE_CHECKING:
     from ..session import Session
     from .destination import Destination
     from .journal import Journal, Row
+    from .plan import Listing
 
     T = TypeVar("T")
     R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Files of a mirror directory: blobs (sha256 -> size) and spec manifests (``NAME-VERSION-HASH`` -> path)."""
-
-    blobs: Mapping[str, int]
-    manifests: Mapping[str, str]
-
-
-def list_mirror(mirror: str) -> Listing:
-    """List a mirror directory; one that does not exist is empty."""
-    return Listing(list_blobs(mirror), list_manifests(mirror))
 
 
 def stem_of(wanted: Wanted) -> str:
@@ -73,7 +59,7 @@ def split_known(
 
 
 async def prove_selection(
-    session: Session, destination: Destination, wanted: Sequence[Wanted]
+    session: Session, destination: Destination, wanted: Sequence[Wanted], pins: Mapping[str, str]
 ) -> tuple[dict[int, VerifiedPackage], dict[int, CachefetchError]]:
     """Prove packages, from the destination's own manifests first; spec documents are stored on the way.
 
@@ -84,6 +70,12 @@ async def prove_selection(
     async def one(number: int, package: Wanted) -> VerifiedPackage:
         destination.expect(stem_of(package), package)
         found = await prove(session, package, number + 1)
+        if pins.get(package.hash) not in (None, found.tarball.sha256):
+            raise LockChangedError(
+                f"{package}: the mirrors promise sha256 {found.tarball.sha256}, the lock file {pins[package.hash]}",
+                hint="if the change is wanted, write the lock file again",
+                context={"hash": package.hash},
+            )
         found = await to_thread.run_sync(destination.adopt, found)
         root = SpecDocument(found.document.nodes[:1], {}, found.document.format, False)
         return replace(found, document=root)
@@ -130,20 +122,4 @@ async def unnamed(destination: Destination, listing: Listing, named: Iterable[st
         listing: its files.
         named: digests that are known to be named, so that their manifests need not be read again.
     """
-    return await to_thread.run_sync(_unnamed, destination, listing, set(named))
-
-
-def _unnamed(destination: Destination, listing: Listing, named: set[str]) -> dict[str, int]:
-    others = list_other_manifests(destination.mirror)
-    for path in [*listing.manifests.values(), *others]:
-        data = destination.read_file(path) or b""
-        try:
-            text = split_cleartext(data, what=path).text if is_signed(data) else data
-            named.update(blob.sha256 for blob in parse_manifest(text, what=path).blobs)
-        except CachefetchError:
-            return {}  # what a damaged manifest names is not known: nothing is removed until it is repaired
-    return {
-        f"blobs/sha256/{sha256[:2]}/{sha256}": size
-        for sha256, size in sorted(listing.blobs.items())
-        if sha256 not in named
-    }
+    return await to_thread.run_sync(destination.unnamed, listing, set(named))

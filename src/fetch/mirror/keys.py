@@ -47,6 +47,10 @@ class Published:
         blobs = [blob for _, blob in self.keys.values()] + ([self.index[1]] if self.index else [])
         return {hashlib.sha256(blob).hexdigest(): len(blob) for blob in blobs}
 
+    def counts(self, path: str) -> bool:
+        """Tell whether a file of `files` is one of `blobs`."""
+        return path.startswith("blobs/")
+
     def files(self) -> list[tuple[str, bytes]]:
         """(path below the mirror, bytes) in the order of writing: blobs before what names them."""
         found: list[tuple[str, bytes]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,17 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Files of a mirror directory: blobs (name -> size) and manifests (``NAME-VERSION-HASH`` -> path).
+
+    A blob's name is its sha256 in layout 3, its path in layout 2; there spec files count as blobs too.
+    """
+
+    blobs: Mapping[str, int]
+    manifests: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a sync is asked for.
 
@@ -57,6 +68,7 @@ class Job:
         needed_by: DAG hash -> labels of the packages that need it.
         missing: closure nodes that no mirror has.
         lookup: the sources' node of a DAG hash, for the index.
+        pins: DAG hash -> sha256 that a lock file promises of the tarball.
     """
 
     wanted: tuple[Wanted, ...]
@@ -64,6 +76,7 @@ class Job:
     needed_by: Mapping[str, tuple[str, ...]]
     missing: tuple[Problem, ...]
     lookup: Lookup
+    pins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +131,33 @@ class SyncReport:
         }
 
 
+def by_digest(package: VerifiedPackage) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Return name and size of tarball and spec document in layout 3."""
+    return (package.tarball.sha256, package.tarball.size), (package.spec.sha256, package.spec.size)
+
+
 def make_plan(
     packages: Iterable[VerifiedPackage],
     rows: Iterable[Row],
     small: Mapping[str, int],
     there: Mapping[str, int],
     prune: Mapping[str, int],
+    names: Callable[[VerifiedPackage], Iterable[tuple[str, int]]] = by_digest,
 ) -> SyncPlan:
     """Return the plan.
 
     Args:
         packages: proven, not recorded as complete.
         rows: complete packages of the selection.
-        small: key blobs, sha256 -> size.
-        there: blobs at the destination before this run, sha256 -> size.
+        small: key blobs, name -> size.
+        there: blobs at the destination before this run, name -> size.
         prune: what nothing names, path -> size.
+        names: returns names and sizes of a package's blobs.
     """
     needed = dict(small)
     for package in packages:
-        for blob in (package.spec, package.tarball):
-            needed[blob.sha256] = blob.size
-    copy = {sha256: size for sha256, size in needed.items() if there.get(sha256) != size}
+        needed.update(names(package))
+    copy = {name: size for name, size in needed.items() if there.get(name) != size}
     for row in rows:
         needed.update(row.blobs)
     return SyncPlan(copy, len(needed) - len(copy), prune)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from anyio import to_thread
 
+from ...errors import UsageError
 from ..model import Source, Wanted
 from .check import wanted_repairs
+from .check_build_cache import is_build_cache
 from .destination import Destination, locked
 from .execute import How, Sync, read_own_index
 from .inventory import stem_of
@@ -35,6 +37,11 @@ async def repair_mirror(
     Raises:
         StoreError: the mirror cannot be written, or a sync works on it.
     """
+    if is_build_cache(target.url):
+        raise UsageError(
+            f"{target.url} has layout 2: --repair works on layout 3",
+            hint="run its sync again with --check, which fetches what is damaged",
+        )
     destination = Destination(target.url)
     wanted = tuple(
         Wanted(name, version, hash_, tuple(others)) for name, version, hash_ in wanted_repairs(report)

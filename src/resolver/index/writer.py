@@ -54,12 +54,15 @@ def with_closure(held: Iterable[str], lookup: Lookup) -> dict[str, dict[str, Any
     return {hash_: found[hash_] for hash_ in sorted(found)}
 
 
-def index_text(nodes: Mapping[str, Mapping[str, Any]], held: Collection[str]) -> bytes:
+def index_text(
+    nodes: Mapping[str, Mapping[str, Any]], held: Collection[str], version: str = DATABASE_VERSION
+) -> bytes:
     """Return the index of `nodes` (by DAG hash, written in this order).
 
     Args:
-        nodes: closed over dependencies, see `with_closure`; specfile 5 or later.
+        nodes: closed over dependencies, see `with_closure`; of the form that `version` has.
         held: hashes of the binaries that the mirror holds.
+        version: of the database.
     """
     users = dict.fromkeys(nodes, 0)
     for node in nodes.values():
@@ -70,7 +73,7 @@ def index_text(nodes: Mapping[str, Mapping[str, Any]], held: Collection[str]) ->
         hash_: {"spec": node, "ref_count": users[hash_], "in_buildcache": hash_ in held}
         for hash_, node in nodes.items()
     }
-    database = {"database": {"version": DATABASE_VERSION, "installs": installs}}
+    database = {"database": {"version": version, "installs": installs}}
     return json.dumps(database, separators=(",", ":")).encode()
 
 

@@ -72,6 +72,30 @@ def parse_lock(data: bytes, *, what: str) -> tuple[tuple[Record, ...], tuple[str
     return tuple(found.values()), tuple(broken)
 
 
+def lock_roots(data: bytes, *, what: str) -> tuple[tuple[str, str], ...]:
+    """Return name and DAG hash of the roots of a lock file, those of included environments too.
+
+    Raises:
+        FormatError: as `parse_lock`, or a root that the file does not describe.
+    """
+    records, _ = parse_lock(data, what=what)
+    names = {record.node.hash: record.node.name for record in records}
+    found: dict[str, str] = {}
+    waiting = [json.loads(data)]
+    while waiting:
+        document = waiting.pop()
+        included = document.get("include_concrete")
+        waiting += (
+            [one for one in included.values() if isinstance(one, dict)] if isinstance(included, dict) else []
+        )
+        for root in document.get("roots") or ():
+            hash_ = root.get("hash") if isinstance(root, dict) else None
+            if hash_ not in names:
+                raise FormatError(f"{what}: the root {root!r:.90} is not described", context={"file": what})
+            found[hash_] = names[hash_]
+    return tuple((name, hash_) for hash_, name in found.items())
+
+
 def _collect(document: Mapping[str, Any], specfile: int, found: dict[str, Record]) -> list[str]:
     """Add the records of an environment and of those that it includes; return what is wrong with others."""
     broken: list[str] = []

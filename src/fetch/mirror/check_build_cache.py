@@ -1,0 +1,183 @@
+"""The audit of a mirror of layout 2: as `check` does for layout 3, with spec files in place of manifests and blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from anyio import to_thread
+
+from ...errors import CachefetchError, DigestError, FormatError, NotFoundError
+from ...resolver.index.readers import join
+from ...resolver.index.readers.places import (
+    BUILD_CACHE,
+    build_cache_spec_files,
+    build_cache_stem,
+    build_cache_tarball,
+    recorded_compiler,
+)
+from ...resolver.index.readers.v2 import HASH, INDEX, KEYS
+from ..transports.file import local_path
+from ..verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node, parse_spec
+from ..verify.openpgp import Keyring
+from ..verify.policy import check_signature
+from ..verify.specfile import tarball_digest
+from .build_cache import BuildCache, check_place
+from .check import INDEX_LIMIT, LARGE, Audit, Checked, hash_file, ours, read_up_to
+from .plan import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from ...resolver.model import Node
+
+
+class BuildCacheAudit(Audit):
+    """One audit of a mirror of layout 2."""
+
+    suffixes = (".spec.json.sig", ".spec.json")
+    index_path = INDEX
+
+    async def _index(self) -> bool:
+        try:
+            body = await self._document(INDEX, INDEX_LIMIT)
+        except NotFoundError:
+            if not await to_thread.run_sync(self._is_mirror):
+                raise
+            self.notes["no_index"] = 1
+            return False
+        try:
+            self.named[INDEX] = len(body)
+            await to_thread.run_sync(self._read_index, body)
+        except FormatError as error:
+            self.index_good = False
+            self.problems.append(Problem("", "index", error.code, error.message, (), INDEX))
+            return False
+        await self._index_hash(hashlib.sha256(body).hexdigest())
+        return True
+
+    async def _index_hash(self, digest: str) -> None:
+        try:
+            promised = (await self._document(HASH, 1 << 10)).decode("ascii", "replace").strip()
+        except NotFoundError:
+            return
+        if promised != digest:
+            message = f"{HASH} promises sha256 {promised:.64}, {INDEX} has {digest}: one of them is old"
+            self.problems.append(Problem("", "index", "digest-mismatch", message, (), HASH))
+
+    def _is_mirror(self) -> bool:
+        return self.local is not None and os.path.isdir(os.path.join(self.local, BUILD_CACHE))
+
+    async def _paths(self, has_index: bool) -> list[str]:
+        if self.local is not None:
+            listing = await to_thread.run_sync(BuildCache(self.local).listing)
+            return sorted(listing.manifests.values())
+        return sorted(self._path_of(self.nodes[hash_]) for hash_ in self.held) if has_index else []
+
+    def _path_of(self, node: Node) -> str:
+        """Return the path of a node's spec file: the signed one where the policy needs it."""
+        stem = build_cache_stem(node, recorded_compiler(node, self.nodes.get))
+        return build_cache_spec_files(stem)[self.source.policy.mode == "none"]
+
+    def _read(self, data: bytes, path: str) -> tuple[tuple[str, str, str], str, str]:
+        """Return identity, tarball path and its sha256, of a spec file that meets the policy and its place."""
+        source, now = self.source, self.session.clockwork.now()
+        text = check_signature(
+            source.policy,
+            data,
+            source.keyring,
+            what=path.rpartition("/")[2],
+            now=now,
+            mirror=source.mirror,
+        ).text
+        document = parse_spec(text, what=path)
+        root = document.root
+        nodes = {node.hash: node for node in document.nodes}
+        compiler = recorded_compiler(root, lambda hash_: self.nodes.get(hash_) or nodes.get(hash_))
+        check_place(document, compiler, path)
+        if root.hash in self.nodes:
+            check_index_node(document, self.nodes[root.hash], what=path)
+        identity = (root.name, root.version, root.hash)
+        return identity, build_cache_tarball(root, compiler), tarball_digest(document, what=path)
+
+    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Checked | Future[Checked]:
+        try:
+            data = read_up_to(f"{self.local}/{path}", MAX_SPEC_BLOB_SIZE)
+            identity, tarball, sha256 = self._read(data, path)
+            size = os.path.getsize(f"{self.local}/{tarball}")
+        except FileNotFoundError as error:
+            lost = str(error.filename).removeprefix(f"{self.local}/")
+            return Checked(path, None, {}, ((lost, NotFoundError(f"{lost} does not exist")),))
+        except (OSError, CachefetchError) as error:
+            return Checked(path, None, {}, ((path, ours(error, path)),))
+        blobs = {path: len(data), tarball: size}
+
+        def finish() -> Checked:
+            try:
+                _, found = hash_file(f"{self.local}/{tarball}")
+                _compare(tarball, found, sha256)
+            except (OSError, CachefetchError) as error:
+                return Checked(path, identity, blobs, ((tarball, ours(error, tarball)),))
+            return Checked(path, identity, blobs, ())
+
+        return pool.submit(finish) if size > LARGE else finish()
+
+    async def _remote(self, number: int, path: str) -> Checked:
+        data = await self._spec_file(path, number + 1)
+        identity, tarball, sha256 = self._read(data, path)
+        try:
+            found = await self._hash(join(self.source.url, tarball))
+            _compare(tarball, found.digest.hexdigest(), sha256)
+        except CachefetchError as error:
+            return Checked(path, identity, {path: len(data)}, ((tarball, error),))
+        return Checked(path, identity, {path: len(data), tarball: found.size}, ())
+
+    async def _spec_file(self, path: str, transfer: int) -> bytes:
+        """Read a spec file; without a policy the unsigned one may be a signed one."""
+        url = join(self.source.url, path)
+        try:
+            return await self.session.document(self.source, url, MAX_SPEC_BLOB_SIZE, transfer)
+        except NotFoundError:
+            if not path.endswith(".json"):
+                raise
+            return await self.session.document(self.source, f"{url}.sig", MAX_SPEC_BLOB_SIZE, transfer)
+
+    async def _keys(self) -> None:
+        try:
+            data = await self._document(KEYS)
+        except NotFoundError:
+            return
+        path = KEYS
+        try:
+            self.named[KEYS] = len(data)
+            for name in sorted(json.loads(data)["keys"]):
+                path = f"{KEYS.rpartition('/')[0]}/{name}.pub"
+                key = await self._document(path, 4 << 20)
+                self.named[path] = len(key)
+                if name.upper() not in Keyring.from_bytes(key, what=path).fingerprints:
+                    raise FormatError(f"{path} holds another key than its name says")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            self._problem("", "key", "bad-format", f"the key list is damaged: {error}", path)
+        except CachefetchError as error:
+            self._problem("", "key", error.code, error.message, path)
+
+    def _orphans(self, paths: Sequence[str]) -> None:
+        assert self.local is not None
+        to = BuildCache(self.local)
+        self.notes["unnamed_blobs"] = len(to.unnamed(to.listing(), set(paths)))
+
+
+def is_build_cache(url: str) -> bool:
+    """Tell whether a directory is a mirror of layout 2 and not of layout 3."""
+    path = local_path(url)
+    return os.path.isdir(os.path.join(path, BUILD_CACHE)) and not os.path.isdir(os.path.join(path, "v3"))
+
+
+def _compare(path: str, found: str, promised: str) -> None:
+    if found != promised:
+        raise DigestError(
+            f"{path} has sha256 {found}, its spec file promises {promised}", context={"file": path}
+        )
