@@ -44,6 +44,13 @@ class Mirror:
     def key(self) -> str:
         """What the local index knows the mirror by: its location without secrets, and the view."""
         shown = _shown(self.location)
+        if shown.startswith("s3://") and shown.endswith(
+            "?..."
+        ):  # a bucket is one only together with its server
+            from urllib.parse import parse_qs
+
+            server = parse_qs(self.location.partition("?")[2]).get("endpoint", [""])[0]
+            shown = f"{shown.removesuffix('?...')}@{server}"
         return f"{shown}#{self.view}" if self.view else shown
 
 

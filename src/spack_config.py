@@ -132,7 +132,11 @@ def _mirror(name: str, value: Any, path: str, env: Mapping[str, str]) -> Mirror 
     signed = "none" if value.get("signed", True) is False or location.startswith("oci") else "required"
     view = fetch.get("view") or value.get("view") or ""
     pair = fetch.get("access_pair") or value.get("access_pair")
-    return Mirror(name, _with_credentials(location, pair, env), signed, origin=path, view=str(view))
+    location = _with_credentials(location, pair, env)
+    endpoint = fetch.get("endpoint_url") or value.get("endpoint_url")
+    if endpoint and location.startswith("s3://"):
+        location = _at_endpoint(location, str(endpoint))
+    return Mirror(name, location, signed, origin=path, view=str(view))
 
 
 def expand(url: str, env: Mapping[str, str], directory: str) -> str:
@@ -155,8 +159,8 @@ def expand(url: str, env: Mapping[str, str], directory: str) -> str:
 
 
 def _with_credentials(location: str, pair: Any, env: Mapping[str, str]) -> str:
-    """Return an http or registry URL with the user and password of ``access_pair``; unset variables give none."""
-    if not location.startswith(("http", "oci")) or "@" in location:
+    """Return a URL with the user and password, or the S3 keys, of ``access_pair``; unset variables give none."""
+    if not location.startswith(("http", "oci", "s3")) or "@" in location:
         return location
     found = tuple(_pair(pair, env))
     if len(found) != 2 or not all(found):
@@ -165,6 +169,15 @@ def _with_credentials(location: str, pair: Any, env: Mapping[str, str]) -> str:
 
     scheme, _, rest = location.partition("://")
     return f"{scheme}://{quote(found[0], safe='')}:{quote(found[1], safe='')}@{rest}"
+
+
+def _at_endpoint(location: str, endpoint: str) -> str:
+    """Return an S3 URL that names the server of its bucket; one without a scheme is https."""
+    from urllib.parse import quote
+
+    if "://" not in endpoint:
+        endpoint = f"https://{endpoint}"
+    return f"{location}?endpoint={quote(endpoint, safe=':/')}"
 
 
 def _pair(pair: Any, env: Mapping[str, str]) -> Iterator[str]:

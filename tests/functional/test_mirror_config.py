@@ -108,7 +108,9 @@ def spack(tmp_path: Path) -> dict[str, str]:
         "  registry:\n    url: oci://ghcr.io/acme/cache\n"
         "    access_pair: {id_variable: GH_USER, secret_variable: GH_TOKEN}\n"
         "  sources:\n    url: https://s.example.org\n    binary: false\n"
-        "  named:\n    url: ~/mirror\n    view: radiuss\n",
+        "  named:\n    url: ~/mirror\n    view: radiuss\n"
+        "  bucket:\n    url: s3://site-cache/spack\n    endpoint_url: minio.example.org\n"
+        "    access_pair: {id_variable: GH_USER, secret_variable: GH_TOKEN}\n",
     )
     write(env / "spack.yaml", "spack:\n  specs: [zlib]\n  mirrors:\n    env: ./local\n")
     return {
@@ -126,7 +128,7 @@ def test_spacks_scopes_are_merged_the_higher_first(
 ) -> None:
     monkeypatch.setenv("HOME", spack["HOME"])
     found = {mirror.name: mirror for mirror in spack_mirrors(spack)}
-    assert list(found) == ["env", "plain", "both", "split", "registry", "named", "site"]
+    assert list(found) == ["env", "plain", "both", "split", "registry", "named", "bucket", "site"]
     assert found["env"].location == str(tmp_path / "env/local")
     assert found["both"].location == "https://high.example.org"
     assert found["split"].location == "https://fetch.example.org"

@@ -162,6 +162,12 @@ def _oci(limits: Limits, network: Network) -> Transport:
     return OciTransport(limits, network)
 
 
+def _s3(limits: Limits, network: Network) -> Transport:  # noqa: ARG001 - the shape of all makers
+    from .s3 import S3Transport
+
+    return S3Transport(limits)
+
+
 #: One line for each scheme.
 _SCHEMES: dict[str, Callable[[Limits, Network], Transport]] = {
     "file": _file,
@@ -170,6 +176,7 @@ _SCHEMES: dict[str, Callable[[Limits, Network], Transport]] = {
     "bundle": _bundle,
     "oci": _oci,
     "oci+http": _oci,
+    "s3": _s3,
 }
 
 

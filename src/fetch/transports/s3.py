@@ -1,0 +1,242 @@
+"""Mirrors in S3 buckets, ``s3://BUCKET/PREFIX``: requests and signatures by obstore (the extra `s3`).
+
+Credentials, region and endpoint come from the URL (``s3://KEY:SECRET@BUCKET/PREFIX?endpoint=https://HOST&region=NAME``),
+else from the variables of the AWS tools (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+AWS_ENDPOINT_URL, or Spack's S3_ENDPOINT_URL). Without credentials requests are not signed, as Spack does for public
+buckets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ...errors import (
+    AccessError,
+    CachefetchError,
+    FormatError,
+    MirrorError,
+    NetworkError,
+    NotFoundError,
+    UsageError,
+)
+from . import Head, Reply, redact
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore import GetOptions, GetResult
+    from obstore.store import S3Config, S3Store
+
+    from ..limits import Limits
+    from . import Sink
+    from .errand import Errand
+    from .threads import Abort
+
+_URL = re.compile(r"s3://(?:([^/?#@]*)@)?([^/?#]+)/?([^?#]*)(?:\?([^#]*))?", re.I)
+#: Setting -> variables that are asked for it when the URL is silent.
+_SETTINGS = {
+    "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"),
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+}
+
+
+class _RangeIgnored(Exception):
+    """The server sent all in place of a part."""
+
+
+class S3Transport:
+    """Reads objects of S3 buckets, in worker threads."""
+
+    network = True
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._stores: dict[tuple[str, str, str], S3Store] = {}
+
+    async def get(self, url: str, *, etag: str | None = None, limit: int) -> Reply:
+        """Read a small object whole."""
+        from .threads import run_abortable
+
+        return await run_abortable(lambda abort: self._get(abort, url, etag, limit))
+
+    async def receive(
+        self, url: str, sink: Sink, *, offset: int = 0, validator: str | None = None, last: int | None = None
+    ) -> None:
+        """Stream an object from `offset`, or from 0 when `validator` does not hold any more."""
+        from .threads import run_abortable
+
+        await run_abortable(lambda abort: self._receive(abort, url, sink, offset, validator, last))
+
+    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+        """Hand every request back: obstore has no way to wait for many in one thread."""
+        from .errand import run_without_requests
+
+        run_without_requests(errands)
+
+    async def aclose(self) -> None:
+        """Forget the connections; obstore closes them."""
+        self._stores.clear()
+
+    def _get(self, abort: Abort, url: str, etag: str | None, limit: int) -> Reply:
+        from obstore.exceptions import NotModifiedError
+
+        try:
+            found = self._ask(url, {"if_none_match": etag} if etag else {})
+        except NotModifiedError:
+            return Reply(304, b"", etag, None)
+        body = bytearray()
+        for piece in self._pieces(found, abort, url):
+            body += piece
+            if len(body) > limit:
+                raise FormatError(
+                    f"{redact(url)} has more than the {limit} bytes that such a document may have",
+                    hint="the mirror is damaged or not a Spack build cache",
+                    context={"url": redact(url), "limit": limit},
+                )
+        return Reply(200, bytes(body), found.meta.get("e_tag"), None)
+
+    def _receive(
+        self, abort: Abort, url: str, sink: Sink, offset: int, validator: str | None, last: int | None
+    ) -> None:
+        from obstore.exceptions import NotModifiedError, PreconditionError
+
+        options: GetOptions = {}
+        if offset and validator:
+            options["if_match"] = validator
+        if last is not None:
+            options["range"] = (offset, last + 1)
+        elif offset:
+            options["range"] = {"offset": offset}
+        try:
+            found = self._ask(url, options)
+        except (
+            PreconditionError,
+            NotModifiedError,
+            _RangeIgnored,
+        ):  # another object by now, or a simple server
+            offset, found = 0, self._ask(url, {})
+        sink.begin(Head(found.meta["size"], offset, found.meta.get("e_tag")))
+        for piece in self._pieces(found, abort, url):
+            sink.write(memoryview(piece))
+        sink.end()
+
+    def _ask(self, url: str, options: GetOptions) -> GetResult:
+        """Send the request.
+
+        Raises:
+            NotModifiedError, PreconditionError of obstore; else errors of ours.
+        """
+        import obstore
+        from obstore.exceptions import NotModifiedError, PreconditionError
+
+        store, key = self._store_for(url)
+        try:
+            return obstore.get(store, key, options=options)
+        except (NotModifiedError, PreconditionError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- obstore raises many kinds, all are the server's doing
+            if options.get("range") and "non-partial response" in str(error):
+                raise _RangeIgnored from None
+            raise _translate(error, url) from None
+
+    def _pieces(self, found: GetResult, abort: Abort, url: str) -> Iterator[bytes]:
+        from .threads import Aborted
+
+        stream = iter(found.stream(min_chunk_size=self._limits.chunk_bytes))
+        while True:
+            if abort.set:
+                raise Aborted
+            try:
+                piece = next(stream)
+            except StopIteration:
+                return
+            except Exception as error:  # noqa: BLE001 -- as above
+                raise _translate(error, url) from None
+            yield memoryview(piece).tobytes()
+
+    def _store_for(self, url: str) -> tuple[S3Store, str]:
+        """Return the bucket, opened once, and the key of the object."""
+        found = _URL.fullmatch(url)
+        if not found:
+            raise MirrorError(
+                f"{redact(url)} is no S3 URL", hint="s3://BUCKET/PREFIX", context={"url": redact(url)}
+            )
+        which = (found[1] or "", found[2], found[4] or "")
+        if which not in self._stores:
+            self._stores[which] = self._open(*which)
+        return self._stores[which], found[3]
+
+    def _open(self, userinfo: str, bucket: str, query: str) -> S3Store:
+        try:
+            from obstore.store import S3Store
+        except ImportError:
+            raise UsageError(
+                f"s3://{bucket} needs the package obstore, which is not installed",
+                hint="pip install 'cachefetch[s3]'",
+            ) from None
+        seconds = f"{self._limits.connect_timeout_s:g}s"
+        stall = f"{self._limits.stall_s:g}s"
+        try:
+            return S3Store(
+                bucket,
+                config=_settings(userinfo, query),
+                # Only the first byte and each piece are bound in time: a large object may take hours.
+                client_options={
+                    "allow_http": True,
+                    "connect_timeout": seconds,
+                    "read_timeout": stall,
+                    "timeout": "86400s",
+                },
+                retry_config={"max_retries": 0},  # the fetch engine retries, and counts
+            )
+        except Exception as error:  # noqa: BLE001 -- as above
+            raise _translate(error, f"s3://{bucket}") from None
+
+
+def _settings(userinfo: str, query: str) -> S3Config:
+    """Return what obstore needs to know of a bucket."""
+    from urllib.parse import parse_qs, unquote
+
+    given = parse_qs(query)
+    config: S3Config = {"region": "us-east-1"}
+    for name, variables in _SETTINGS.items():
+        values = [*given.get(name, []), *(os.environ.get(variable, "") for variable in variables)]
+        if value := next(filter(None, values), ""):
+            config[name] = value  # type: ignore[literal-required]  # the names are keys of S3Config
+    user, _, secret = userinfo.partition(":")
+    if userinfo:
+        config["access_key_id"], config["secret_access_key"] = unquote(user), unquote(secret)
+    elif not os.environ.get("AWS_ACCESS_KEY_ID"):
+        config["skip_signature"] = True
+    return config
+
+
+def _translate(error: Exception, url: str) -> CachefetchError:
+    """Return our error for one of obstore's."""
+    from obstore import exceptions
+
+    shown, text = redact(url), _in_short(str(error))
+    context = {"url": shown}
+    if isinstance(error, (exceptions.NotFoundError, FileNotFoundError)):
+        return NotFoundError(f"{shown}: no such object or bucket", hint="check the URL", context=context)
+    if isinstance(error, (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError)):
+        status = 401 if isinstance(error, exceptions.UnauthenticatedError) else 403
+        return AccessError(
+            f"{shown}: access denied",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for this bucket",
+            context={**context, "status": status},
+        )
+    refused = re.search(r"status code: (4\d\d)\b", text)
+    if refused and refused[1] not in ("408", "429"):  # asking again changes nothing
+        return MirrorError(
+            f"{shown}: {text}", hint="check URL, endpoint, region and credentials", context=context
+        )
+    return NetworkError(f"{shown}: {text}", hint="try again", context=context)
+
+
+def _in_short(text: str) -> str:
+    """Return what obstore says without documents of the server, and without URLs, which may hold a signature."""
+    text = text.strip().split("\n")[0].partition(": <?xml")[0]
+    return re.sub(r"\w+://\S+", "the server", text)[:200]

@@ -1,0 +1,179 @@
+"""Mirrors in S3 buckets, on a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import anyio
+import pytest
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
+from tests.services import s3
+from tests.services.nginx import Nginx
+
+from cachefetch.config import Mirror
+from cachefetch.errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
+from cachefetch.fetch.limits import Limits
+from cachefetch.fetch.transports import Head
+from cachefetch.fetch.transports.s3 import S3Transport
+
+BIG = os.urandom(3 << 20)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
+    root = tmp_path_factory.mktemp("s3")
+    shutil.copytree(MIRROR, root / "bucket" / "cache")
+    (root / "bucket" / "big file").write_bytes(BIG)
+    with s3.S3(str(root)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch, server: s3.S3) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.SECRET)
+
+
+def test_fetch_from_a_bucket(cli: Callable[..., Done], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = cli(
+        "fetch", "py-multidict", "-m", "s3://bucket/cache", "--key", KEY, "--to", str(out), *DEBIAN, "--json"
+    )
+    assert done.code == 0
+    by_directory = cli("fetch", "py-multidict", "-m", MIRROR, "--key", KEY, *DEBIAN, "--json")
+    assert {(i["hash"], i["sha256"]) for i in done.json["items"]} == {
+        (i["hash"], i["sha256"]) for i in by_directory.json["items"]
+    }
+    assert len(list(out.iterdir())) == len(done.json["items"]) > 1
+
+
+def test_an_unchanged_index_is_not_sent_again(cli: Callable[..., Done]) -> None:
+    cli("resolve", "zlib", "-m", "s3://bucket/cache", *DEBIAN)
+    done = cli("resolve", "zlib", "-m", "s3://bucket/cache", "--refresh", *DEBIAN, "--json")
+    assert done.code == 0
+    assert done.json["mirrors"][0]["state"] == "fresh"
+
+
+def test_keys_in_the_url_reach_no_output(
+    cli: Callable[..., Done], server: s3.S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    secret = quote(s3.SECRET, safe="")
+    good = f"s3://{s3.KEY}:{secret}@bucket/cache?endpoint={server.url}"
+    bad = f"s3://{s3.KEY}:wrong{secret}@bucket/cache?endpoint={server.url}"
+    anonymous = f"s3://bucket/cache?endpoint={server.url}"
+    for url, code in ((bad, 8), (anonymous, 8), (good, 0)):
+        done = cli("resolve", "zlib", "-m", url, "-v", *DEBIAN)
+        assert done.code == code
+        assert secret not in done.out + done.err
+        assert s3.SECRET not in done.out + done.err
+
+
+def test_buckets_of_the_same_name_on_two_servers_are_two_mirrors() -> None:
+    one, two = (Mirror("m", f"s3://u:p@bucket/x?endpoint=http://{host}") for host in ("a", "b"))
+    assert one.key != two.key
+    assert "p@" not in one.key.replace("s3://bucket", "")
+
+
+@pytest.mark.parametrize("where", ["s3://bucket/none", "s3://nobucket/x"])
+def test_what_is_not_there_is_said(cli: Callable[..., Done], where: str) -> None:
+    done = cli("resolve", "zlib", "-m", where, *DEBIAN)
+    assert done.code == 8
+    assert f"{where} is not-a-cache" in done.err
+
+
+class Collect:
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.data = bytearray()
+        self.ended = False
+
+    def begin(self, head: Head) -> None:
+        self.head = head
+
+    def write(self, data: memoryview) -> None:
+        self.data += data
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def receive(url: str, **how: object) -> Collect:
+    sink = Collect()
+
+    async def main() -> None:
+        await S3Transport(Limits()).receive(url, sink, **how)  # type: ignore[arg-type]  # the cases are of the table
+
+    anyio.run(main)
+    return sink
+
+
+URL = "s3://bucket/big file"
+
+
+@pytest.fixture
+def ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same object on a server that knows ranges as S3 does; rclone sends the whole object with status 200."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "root" / "bucket").mkdir(parents=True)
+    (tmp_path / "root" / "bucket" / "big file").write_bytes(BIG)
+    with Nginx(str(tmp_path / "nginx"), str(tmp_path / "root")) as server:
+        yield f"{URL}?endpoint={server.url}"
+
+
+def test_an_object_is_resumed_where_it_is_still_the_same(ranges: str) -> None:
+    whole = receive(ranges)
+    assert (bytes(whole.data), whole.ended) == (BIG, True)
+    assert whole.head is not None
+    assert (whole.head.size, whole.head.offset) == (len(BIG), 0)
+    rest = receive(ranges, offset=1 << 20, validator=whole.head.etag)
+    assert rest.head == Head(len(BIG), 1 << 20, whole.head.etag)
+    assert bytes(rest.data) == BIG[1 << 20 :]
+    part = receive(ranges, offset=10, last=19)
+    assert bytes(part.data) == BIG[10:20]
+
+
+def test_another_object_by_now_is_sent_from_its_begin(ranges: str) -> None:
+    found = receive(ranges, offset=1 << 20, validator='"another"')
+    assert found.head is not None
+    assert found.head.offset == 0
+    assert bytes(found.data) == BIG
+
+
+def test_a_server_without_ranges_sends_all() -> None:
+    found = receive(URL, offset=1 << 20)
+    assert found.head is not None
+    assert found.head.offset == 0
+    assert bytes(found.data) == BIG
+
+
+def get(url: str, limit: int = 1 << 30) -> bytes:
+    async def main() -> bytes:
+        return (await S3Transport(Limits(connect_timeout_s=2)).get(url, limit=limit)).body
+
+    return anyio.run(main)
+
+
+def test_errors_are_ours(server: s3.S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get(URL) == BIG
+    with pytest.raises(FormatError, match="more than the 100 bytes"):
+        get(URL, limit=100)
+    with pytest.raises(NotFoundError):
+        get("s3://bucket/none")
+    with pytest.raises(AccessError, match="access denied"):
+        get(f"s3://{s3.KEY}:wrong@bucket/none")
+    with pytest.raises(NetworkError):
+        get("s3://bucket/x?endpoint=http://127.0.0.1:1")
+    with pytest.raises(MirrorError, match="no S3 URL"):
+        get("s3://")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(MirrorError, match="400"):  # rclone's answer to a request without a signature
+        get(URL)
