@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import re
 import shutil
 import stat
 import tempfile
+import threading
 import zlib
 from dataclasses import dataclass
 
@@ -42,10 +44,15 @@ BUILDINFO = ".spack/binary_distribution"
 #: Of a directory that an archive uses without listing it, as GNU tar makes it.
 _IMPLIED_MODE = 0o755
 _CHUNK = 1 << 20
-_READ = 256 << 10
+_READ = 512 << 10
+#: Pieces of at most _CHUNK bytes that are expanded ahead of what is written.
+_AHEAD = 8
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUILDPATH = re.compile(rb"""(?:^|[{,\s])buildpath:\s*(['"]?)(/[^,}'"\n]+?)\1\s*[,}\n]""")
+_RELATIVE_PREFIX = re.compile(
+    rb"""(?:^|[{,\s])relative_prefix:\s*(['"]?)([^/,}'"\n][^,}'"\n]*?)\1\s*[,}\n]"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +158,11 @@ def extract_tarball(
         staging = tempfile.mkdtemp(prefix=".cachefetch-extract-", dir=parent)
     try:
         with open(tarball, "rb") as file:
-            source = _Expanded(file, limits or ExtractLimits(), size)
             tree = _Tree(staging, portable=portable or _folds_case(staging))
             try:
-                contents = _unpack(source, tree)
-                source.finish(sha256)
+                with _Expanded(file, limits or ExtractLimits(), size) as source:
+                    contents = _unpack(source, tree)
+                    source.finish(sha256)
                 _move(tree, target)
             finally:
                 tree.close()
@@ -202,8 +209,24 @@ def _unpack(source: _Expanded, tree: _Tree) -> Contents:
     return tree.finish(source.limits)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of the expanded archive: bytes `start` to `end` of `data`. Not a copy: it can be searched as it is."""
+
+    data: bytes
+    start: int
+    end: int
+
+    def view(self) -> memoryview:
+        return memoryview(self.data)[self.start : self.end]
+
+
 class _Expanded:
-    """The bytes of an archive, expanded as they are read, hashed as they are stored, within limits."""
+    """The bytes of an archive, expanded within limits by a thread of its own, hashed as they are stored.
+
+    Reading, hashing and expanding take as long as writing the files, so they go on beside it. The queue between them
+    is short: memory stays bounded whatever the archive holds. Use as a context manager, which ends the thread.
+    """
 
     def __init__(self, file: IO[bytes], limits: ExtractLimits, size: int) -> None:
         self.limits = limits
@@ -211,43 +234,57 @@ class _Expanded:
         self._size = size
         self._hash = hashlib.sha256()
         self._stored = 0
-        self._expanded = 0
         self._most = max(limits.free_bytes, limits.ratio * size)
-        self._buffer = memoryview(b"")
-        start = self._raw()
-        self._reader = _decompressor(start)
-        self._pending = start
+        self._data, self._at = b"", 0
+        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
+        self._ended = False
+        self._stopped = threading.Event()
+        self._behind = False  # True when something follows the compressed stream
+        self._thread = threading.Thread(target=self._work, name="cachefetch-expand", daemon=True)
+
+    def __enter__(self) -> _Expanded:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._queue.get(timeout=0.02)  # who waits for room sees that it is to stop
+        self._thread.join()
 
     def announce(self, size: int) -> None:
         """Refuse a member of `size` bytes before the first of them is written, if it cannot be within limits."""
         if size > self._most:
             raise self._bomb()
 
-    def pieces(self, size: int) -> Iterator[memoryview]:
+    def pieces(self, size: int) -> Iterator[_Piece]:
         """Yield exactly `size` bytes, in large pieces."""
         while size:
-            if not self._buffer and not self._fill():
+            if self._at == len(self._data) and not self._fill():
                 raise ArchiveError("truncated", "ends in the middle of a member")
-            piece = self._buffer[:size]
-            self._buffer = self._buffer[len(piece) :]
-            size -= len(piece)
+            end = min(self._at + size, len(self._data))
+            piece = _Piece(self._data, self._at, end)
+            size -= end - self._at
+            self._at = end
             yield piece
 
     def read(self, size: int) -> bytes:
         """Return exactly `size` bytes."""
-        if len(self._buffer) >= size:
-            piece = bytes(self._buffer[:size])
-            self._buffer = self._buffer[size:]
+        end = self._at + size
+        if end <= len(self._data):
+            piece = self._data[self._at : end]
+            self._at = end
             return piece
-        return b"".join(self.pieces(size))
+        return b"".join(piece.view() for piece in self.pieces(size))
 
     def finish(self, sha256: str) -> None:
         """Require that nothing but zeros follows, and that the stored bytes are the promised ones."""
-        while self._buffer or self._fill():
-            if bytes(self._buffer).strip(b"\0"):
+        while self._at < len(self._data) or self._fill():
+            if self._data[self._at :].strip(b"\0"):
                 raise ArchiveError("trailing-data", "has data behind its end")
-            self._buffer = memoryview(b"")
-        if self._pending or self._reader.unused_data or self._raw():
+            self._at = len(self._data)
+        if self._behind:
             raise ArchiveError("trailing-data", "has data behind its compressed stream")
         if self._stored != self._size:
             raise TruncatedError(f"{self._file.name} has {self._stored} bytes, not the promised {self._size}")
@@ -259,27 +296,60 @@ class _Expanded:
             )
 
     def _fill(self) -> bool:
-        """Expand the next piece into the empty buffer; False at the end."""
-        while not self._reader.eof:
-            if self._reader.needs_input and not self._pending:
-                self._pending = self._raw()
-                if not self._pending and isinstance(self._reader, _Plain):
-                    return False
-                if not self._pending:
-                    raise ArchiveError("truncated", "ends in the middle of its compressed stream")
-            data, self._pending = self._pending, b""
+        """Take the next expanded piece; False at the end."""
+        found = None if self._ended else self._queue.get()
+        if isinstance(found, BaseException):
+            self._ended = True
+            raise found
+        self._ended = found is None
+        self._data, self._at = found or b"", 0
+        return found is not None
+
+    # --- in the thread --------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            for piece in self._expand():
+                self._put(piece)
+            self._put(None)
+        except _Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 -- raised again by whoever reads
+            with contextlib.suppress(_Stopped):
+                self._put(error)
+
+    def _put(self, item: bytes | BaseException | None) -> None:
+        while not self._stopped.is_set():
             try:
-                piece = self._reader.decompress(data, _CHUNK)
+                self._queue.put(item, timeout=1)
+            except queue.Full:
+                continue
+            return
+        raise _Stopped
+
+    def _expand(self) -> Iterator[bytes]:
+        pending = self._raw()
+        reader = _decompressor(pending)
+        expanded = 0
+        while not reader.eof:
+            if reader.needs_input and not pending:
+                pending = self._raw()
+                if not pending and isinstance(reader, _Plain):
+                    return
+                if not pending:
+                    raise ArchiveError("truncated", "ends in the middle of its compressed stream")
+            data, pending = pending, b""
+            try:
+                piece = reader.decompress(data, _CHUNK)
             except Exception as error:
                 # Each library has errors of its own (zlib.error, OSError, LZMAError, isal's); all mean the same.
                 raise ArchiveError("damaged", f"is damaged compressed data ({str(error)[:80]})") from error
-            self._expanded += len(piece)
-            if self._expanded > self._most:
+            expanded += len(piece)
+            if expanded > self._most:
                 raise self._bomb()
             if piece:
-                self._buffer = memoryview(piece)
-                return True
-        return False
+                yield piece
+        self._behind = bool(pending or reader.unused_data or self._raw())
 
     def _raw(self) -> bytes:
         data = self._file.read(_READ)
@@ -291,6 +361,10 @@ class _Expanded:
         return ArchiveError(
             "bomb", f"expands beyond {self._most} bytes, {self.limits.ratio} times what is stored"
         )
+
+
+class _Stopped(Exception):
+    """Nobody wants the rest of the archive."""
 
 
 class _Gunzip:
@@ -366,6 +440,9 @@ class _Tree:
         self._symlinks: list[tuple[str, Member]] = []
         self._size = 0
         self._buildinfo: list[str] = []
+        #: Paths of the directories above the first file: "/opt", "/opt/store", ...; and files that hold one of them.
+        self._above: tuple[bytes, ...] = ()
+        self._holds: dict[str, int] = {}
         self._parent = ""
         self._parent_descriptor = os.dup(self._descriptor)
 
@@ -374,19 +451,26 @@ class _Tree:
         os.close(self._parent_descriptor)
         os.close(self._descriptor)
 
-    def add_file(self, member: Member, pieces: Iterator[memoryview]) -> None:
-        """Write a file."""
+    def add_file(self, member: Member, pieces: Iterator[_Piece]) -> None:
+        """Write a file, and note which of the directories above it, if any, it holds the path of."""
         path = self._claim(member)
+        if not self._above:
+            self._above = _directories_above(path)
+        depth, tail = 0, b""
         descriptor = self._create(path)
         try:
             for piece in pieces:
-                while piece:
-                    piece = piece[os.write(descriptor, piece) :]
+                depth, tail = _deepest(self._above, depth, piece, tail)
+                view = piece.view()
+                while view:
+                    view = view[os.write(descriptor, view) :]
             os.fchmod(descriptor, member.mode)
             os.utime(descriptor, ns=(member.mtime, member.mtime))
         finally:
             os.close(descriptor)
         self._size += member.size
+        if depth:
+            self._holds[path] = depth
         if path.endswith("/" + BUILDINFO):
             self._buildinfo.append(path)
 
@@ -411,7 +495,7 @@ class _Tree:
                 raise ArchiveError("outside-prefix", f"has a member outside its prefix {self.prefix!r}", path)
         for path, member in self._symlinks:
             self._symlink(path, member, inside)
-        root = self._build_root(limits)
+        prefix, root = self._built_at(limits)
         holding = self._holding(root)
         for path in self._implied:
             os.chmod(path, _IMPLIED_MODE, dir_fd=self._descriptor)
@@ -426,7 +510,7 @@ class _Tree:
             len(self._symlinks),
             kinds.count(HARD_LINK),
             self._size,
-            "/" + self.prefix,
+            os.fsdecode(prefix),
             os.fsdecode(root),
             holding,
         )
@@ -511,25 +595,36 @@ class _Tree:
             raise ArchiveError("no-prefix", "does not list its prefix as a directory", prefix)
         return prefix
 
-    def _build_root(self, limits: ExtractLimits) -> bytes:
-        """Return the install root of the build, from the buildinfo; without one, the prefix."""
+    def _built_at(self, limits: ExtractLimits) -> tuple[bytes, bytes]:
+        """Return prefix and install root of the build, from the buildinfo; without one, the prefix for both.
+
+        The archives of Spack 0.18 to 0.20 have the last part of the prefix only; the buildinfo has the rest.
+        """
         path = f"{self.prefix}/{BUILDINFO}"
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._descriptor), "rb") as file:
             data = file.read(limits.buildinfo_bytes)
         prefix = os.fsencode("/" + self.prefix)
-        found = _BUILDPATH.search(data)
+        found, below = _BUILDPATH.search(data), _RELATIVE_PREFIX.search(data)
         root = found[2].rstrip(b"/") if found else b""
-        return root if root and (prefix + b"/").startswith(root + b"/") else prefix
+        if root and below and (full := root + b"/" + below[2]).endswith(prefix):
+            return full, root
+        inside = root and (prefix + b"/").startswith(root + b"/")
+        return prefix, root if inside else prefix
 
     def _holding(self, root: bytes) -> int:
         """Count the files that hold `root`, and the symlinks that point there. ``.spack`` is metadata: not counted."""
         inside, own = self.prefix + "/", f"{self.prefix}/.spack/"
         text = os.fsdecode(root)
         count = sum(1 for _, member in self._symlinks if member.target.startswith(text))
-        for path, kind in self._kinds.items():
-            if kind == FILE and path.startswith(inside) and not path.startswith(own):
-                count += self._file_holds(path, root)
-        return count
+        files = [
+            path
+            for path, kind in self._kinds.items()
+            if kind == FILE and path.startswith(inside) and not path.startswith(own)
+        ]
+        if root in self._above:
+            least = self._above.index(root) + 1
+            return count + sum(self._holds.get(path, 0) >= least for path in files)
+        return count + sum(self._file_holds(path, root) for path in files)
 
     def _file_holds(self, path: str, needle: bytes) -> bool:
         # A file that its owner may not read cannot be searched; packages of Spack have none.
@@ -548,6 +643,35 @@ class _Tree:
             os.close(descriptor)
 
 
+def _directories_above(path: str) -> tuple[bytes, ...]:
+    """Return ``/a``, ``/a/b`` for ``a/b/file``."""
+    parts = os.fsencode(path).split(b"/")
+    return tuple(b"/" + b"/".join(parts[:end]) for end in range(1, len(parts)))
+
+
+def _deepest(above: tuple[bytes, ...], depth: int, piece: _Piece, tail: bytes) -> tuple[int, bytes]:
+    """Search a piece of a file for the deepest of the directories `above` it; each begins with the one before.
+
+    Args:
+        above: their paths.
+        depth: how many were found in the pieces before.
+        piece: the next bytes of the file.
+        tail: the last bytes before it, in which a path may begin.
+
+    Returns:
+        The new depth, and the tail for the next piece.
+    """
+    data, start, end = piece.data, piece.start, piece.end
+    while depth < len(above):
+        path = above[depth]
+        across = tail and path in tail + data[start : min(end, start + len(path))]
+        if not across and data.find(path, start, end) < 0:
+            break
+        depth += 1
+    longest = len(above[-1]) if above else 0
+    return depth, (tail + data[max(start, end - longest) : end])[-longest:] if longest else b""
+
+
 def _safe_path(member: Member) -> str:
     """Return the name without empty and ``.`` parts; refuse what could lead anywhere else."""
     name = member.name
@@ -558,7 +682,7 @@ def _safe_path(member: Member) -> str:
         raise ArchiveError("parent-reference", "has a member with .. in its name", name)
     if not parts and member.kind != DIRECTORY:
         raise ArchiveError("bad-name", "has a member without name", name)
-    if any(len(os.fsencode(part)) > 255 for part in parts):
+    if any(len(part) > 63 and len(os.fsencode(part)) > 255 for part in parts):
         raise ArchiveError("bad-name", "has a name of more than 255 bytes", name)
     return "/".join(parts)
 

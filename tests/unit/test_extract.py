@@ -21,7 +21,7 @@ from tests.tools import archive as make
 from tests.tools.archive import PREFIX, directory, entry, hard_link, package, stored, symlink
 
 from cachefetch.errors import ArchiveError, CachefetchError, DigestError, TruncatedError, UsageError
-from cachefetch.fetch.extract import Contents, ExtractLimits, extract_tarball
+from cachefetch.fetch.extract import Contents, ExtractLimits, _deepest, _Piece, extract_tarball
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 GOOD = make.good()
@@ -146,6 +146,12 @@ def test_old_layouts_without_parents_and_with_one_top_directory(tmp_path: Path) 
     contents = unpack(stored(make.archive(entries)), tmp_path)
     assert contents.prefix == contents.root == "/demo-1.0-abc"
     assert (tmp_path / "out/demo/bin").stat().st_mode & 0o777 == 0o755
+    entries[1] = entry("demo-1.0-abc/bin/tool", b"#!/opt/store/bin/sh")
+    entries[-1] = entry("demo-1.0-abc/.spack/binary_distribution", make.BUILDINFO)
+    (tmp_path / "two").mkdir()
+    contents = unpack(stored(make.archive(entries)), tmp_path / "two")
+    assert (contents.prefix, contents.root) == ("/opt/store/linux-x86_64/demo-1.0-abc", "/opt/store")
+    assert contents.holding == 1
 
 
 def test_the_destination_must_be_new_or_empty(tmp_path: Path) -> None:
@@ -424,3 +430,17 @@ def test_a_prefix_that_its_owner_may_not_write(tmp_path: Path) -> None:
     unpack(stored(make.archive([*entries, *last])), tmp_path)
     assert (tmp_path / "out/demo").stat().st_mode & 0o777 == 0o555
     assert (tmp_path / "out/demo/.spack").stat().st_mode & 0o777 == 0o555
+
+
+@given(
+    st.lists(st.sampled_from([b"/opt", b"/store", b"/op", b"x", b"/", b"/opt/store/p"]), max_size=12),
+    st.data(),
+)
+def test_a_path_is_found_wherever_the_pieces_of_a_file_end(parts: list[bytes], data: st.DataObject) -> None:
+    text = b"".join(parts)
+    above = (b"/opt", b"/opt/store", b"/opt/store/p")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    depth, tail = 0, b""
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        depth, tail = _deepest(above, depth, _Piece(b"?" + text + b"?", start + 1, end + 1), tail)
+    assert depth == sum(path in text for path in above)
