@@ -1,7 +1,7 @@
 """A fetch plan for other tools: a bastion may have only curl, aria2c or sha256sum. Pure: a plan in, text out.
 
 Files are called ``NAME-VERSION-HASH.spack``, as `fetch --to` calls them; `fetch --adopt DIR` takes them from there.
-User and password of a mirror's URL are left out: such a file is meant to be carried around.
+User, password and query of a mirror's URL are left out: such a file is meant to be carried around.
 """
 
 from __future__ import annotations
@@ -71,7 +71,11 @@ def urls_of(step: Step) -> list[str]:
     package = step.package
     sources = sorted(package.wanted.sources, key=lambda source: source is not package.source)
     found = [plain_url(payload_url(source, package)) for source in sources]
-    return [_USERINFO.sub(r"\1", url, count=1) if is_network(url) else _file_url(url) for url in found]
+    return [_without_secrets(url) if is_network(url) else _file_url(url) for url in found]
+
+
+def _without_secrets(url: str) -> str:
+    return _USERINFO.sub(r"\1", url, count=1).partition("?")[0]
 
 
 def _item(step: Step) -> dict[str, Any]:

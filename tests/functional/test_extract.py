@@ -138,3 +138,19 @@ def test_a_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     assert not (tmp_path / "out/demo").exists()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert len(os.listdir(tmp_path / "out/demo")) == 8001
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_names_in_an_archive_cannot_speak_to_the_terminal(cli: Cli, tmp_path: Path, as_json: bool) -> None:
+    node = make_node("demo")
+    names = ("./../../../\x1b[31mevil\r\x9b", "./x\x07\u202e\nhint: evil", "./x\udcff")
+    for number, name in enumerate(names):
+        mirror = tmp_path / f"m{number}"
+        write_package(mirror, node, stored(package(entry(name, b"x", kind=b"6"))))
+        write_index(mirror, node)
+        words = ("extract", f"/{node['hash']}", tmp_path / "x", "-m", mirror, "--unsigned")
+        done = cli(*words, *(("--json",) if as_json else ()))
+        assert done.code == 6
+        assert not any(text.startswith("hint: evil") for text in done.err.splitlines())
+        for letter in (done.out + done.err).replace("\n", ""):
+            assert letter.isprintable(), repr(letter)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pysequoia
 import pytest
 from tests.functional.conftest import DEBIAN, FIXTURES, KEY, MIRROR, Done
 from tests.tools.mirrors import manifest_text, put_blob, record
@@ -103,3 +104,38 @@ def test_fetch_from_a_mirror_that_lies(cli: Cli, tmp_path: Path, what: str) -> N
     done = cli("key", "fetch", "-m", mirror, "--fingerprint", FPR, "--json")
     assert done.code in (2, 6)
     assert cli("key", "list").out == ""
+
+
+#: Colours, a window title, a carriage return, a line of its own, C1 codes and letters that turn the reading direction.
+HARMFUL = "a\x1b[31m\x1b]0;title\x07\rb\nc\x9b2J\u202eevil\u2066x"
+
+
+def harmless(*texts: str) -> None:
+    for text in texts:
+        for letter in text.replace("\n", ""):
+            assert letter.isprintable(), repr(letter)
+
+
+def test_a_user_id_cannot_speak_to_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "key.asc").write_bytes(bytes(pysequoia.Tsk.generate(HARMFUL).extract_certificate()))
+    for words in (("key", "trust", tmp_path / "key.asc"), ("key", "list"), ("key", "list", "--json")):
+        done = cli(*words)
+        assert done.code == 0, done.err
+        harmless(done.out, done.err)
+        assert "evil" in done.out
+        assert len(done.out.splitlines()) == 1
+    fingerprint = cli("key", "list", "--json").json["keys"][0]["fingerprint"]
+    harmless(cli("key", "untrust", fingerprint).out)
+
+
+def test_the_keys_of_a_mirror_cannot_speak_to_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    key = bytes(pysequoia.Tsk.generate(HARMFUL).extract_certificate())
+    (tmp_path / "key.asc").write_bytes(key)
+    fingerprint = pysequoia.Cert.from_bytes(key).fingerprint.upper()
+    keys = tmp_path / "m/build_cache/_pgp"
+    keys.mkdir(parents=True)
+    (keys / "index.json").write_text(json.dumps({"keys": {fingerprint: {}}}))
+    (keys / f"{fingerprint}.pub").write_bytes(key)
+    done = cli("key", "fetch", "-m", tmp_path / "m")
+    assert "evil" in done.out + done.err
+    harmless(done.out, done.err)

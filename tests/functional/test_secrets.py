@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
 import shutil
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import pytest
 from tests.faults.run import Recorder
@@ -17,9 +21,11 @@ from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
 from cachefetch import Client
 from cachefetch.config import Config, Mirror
-from cachefetch.errors import CachefetchError
+from cachefetch.errors import CachefetchError, MirrorError
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Source
+from cachefetch.fetch.network import Network
+from cachefetch.fetch.transports.oci import OciTransport
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
 from cachefetch.resolver.index.readers import Get
@@ -140,3 +146,152 @@ def test_a_redirect_to_another_host_gets_no_credential(tmp_path: Path, server: F
         for request in other.requests:
             assert "authorization" not in {name.lower() for name in request.headers}
             clean(request.path, *request.headers.values())
+
+
+@pytest.mark.parametrize("query", ["", f"?signature={CANARY}&x=1"], ids=["password", "signed URL"])
+def test_no_file_that_any_command_writes_holds_it(
+    cli: Cli, tmp_path: Path, server: FaultServer, query: str
+) -> None:
+    """Lock files, plans, journals, receipts, saved answers, the local index and its memory, mirrors and bundles.
+
+    The configuration alone holds the URL as it was given: `mirror add` writes it there to be used.
+    """
+    url, made = secret_url(server) + query, tmp_path / "made"
+    made.mkdir()
+    trusted = ("-m", url, "--key", KEY)
+    lock, config = made / "cachefetch.lock", tmp_path / "config/cachefetch/config.toml"
+    runs: list[tuple[object, ...]] = [
+        ("resolve", "zlib", *DEBIAN, *trusted, "--lock", lock, "--json", "-v"),
+        ("resolve", "zlib", *DEBIAN, *trusted, "--locked", "--lock", lock),
+        ("fetch", "--lock", lock, *DEBIAN, *trusted, "--to", made / "to", "--json"),
+        *(
+            ("fetch", "zlib", *DEBIAN, *trusted, "--plan", made / f"plan.{form}", "--format", form)
+            for form in ("json", "aria2", "curl", "sha256sum", "metalink")
+        ),
+        ("fetch", "zlib", *DEBIAN, *trusted, "--dry-run", "--json"),
+        ("extract", ZLIB, made / "zlib", *trusted, "--json", "-v"),
+        ("list", *trusted, "--json"),
+        ("show", ZLIB, *trusted, "--json"),
+        ("index", "update", *trusted),
+        ("index", "status", "--json"),
+        ("doctor", *trusted, "--json"),
+        ("doctor", url),
+        ("mirror", "status", *trusted, "--json"),
+        ("sync", "--from", url, "--key", KEY, "--to", made / "copy", "--all", "--json", "-v"),
+        ("sync", "--from", url, "--key", KEY, "--to", made / "copy", "--all"),
+        ("verify", url, "--key", KEY, "--json"),
+        ("cache", "info", "--json"),
+        ("mirror", "add", "lab", url),
+        ("mirror", "list", "--json"),
+        ("mirror", "list"),
+        ("key", "trust", KEY),
+        ("fetch", "zlib", *DEBIAN, "--json", "-v"),
+        ("doctor", "--json"),
+        ("doctor",),
+    ]
+    for words in runs:
+        done = cli(*words)
+        assert done.code in (0, 9), (words, done.err)
+        clean(done.out, done.err)
+    written = [path for base in (made, tmp_path / "cache") for path in base.rglob("*") if path.is_file()]
+    assert {"cachefetch.lock", "plan.json", "seen.json", "sidecar.sqlite"} <= {path.name for path in written}
+    assert any("journal" in path.name for path in written)
+    for path in written:
+        clean(path)
+        data = path.read_bytes()
+        for form in FORMS:
+            assert form.encode() not in data, path
+    assert CANARY in config.read_text()
+
+
+def test_a_registry_gets_no_credential_of_ours_elsewhere(tmp_path: Path) -> None:
+    """A registry sends a blob request to another host, and the token service to http: neither gets what is ours."""
+    with Elsewhere() as other, Asking(other.url) as registry:
+        url = registry.url.replace("http://", f"oci+http://user:{CANARY}@") + "/cache"
+        config = Config(cache_dir=str(tmp_path / "cache"), config_dir=str(tmp_path / "config"))
+        with Client([url], config=config) as client:
+            states = client_states(client)
+        clean(*states)
+        assert registry.authorized  # at home the credential is used
+        assert other.asked
+        for headers in other.asked:
+            assert "authorization" not in {name.lower() for name in headers}
+            clean(*headers.values())
+
+
+def client_states(client: Client) -> tuple[object, ...]:
+    """Return what became of reading the mirror: it has no index, whatever it says."""
+    try:
+        return client.update()
+    except CachefetchError as error:
+        return (error.message, json.dumps(error.to_dict()), "".join(traceback.format_exception(error)))
+
+
+class Elsewhere:
+    """A server that is not the mirror: it notes what it is asked."""
+
+    def __init__(self, redirect: str = "") -> None:
+        self.asked: list[dict[str, str]] = []
+        self.authorized = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(dict(self.headers.items()))
+                outer.answer(self)
+
+            def log_message(self, *words: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.redirect = redirect
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self._send(request, 404)
+
+    @staticmethod
+    def _send(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Asking(Elsewhere):
+    """A registry that asks for Basic credentials, and then sends every blob request to another server."""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        if FORMS[1] not in request.headers.get("Authorization", ""):
+            self._send(request, 401, WWW_Authenticate='Basic realm="r"')
+            return
+        self.authorized += 1
+        if "/manifests/" in request.path:
+            digest = "sha256:" + "0" * 64
+            layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 2}
+            document = {"schemaVersion": 2, "config": layer, "layers": [layer]}
+            self._send(request, 200, json.dumps(document).encode())
+        else:
+            self._send(request, 307, Location=f"{self.redirect}{request.path}")
+
+
+@pytest.mark.parametrize(
+    "realm", ["http://other.invalid/token", "http://127.0.0.1:{port}/token", "ftp://x/y"]
+)
+def test_a_token_service_without_tls_gets_no_credential(tmp_path: Path, realm: str) -> None:
+    """Of a registry that is asked over https, whatever host the token service has."""
+    transport = OciTransport(Limits(), Network())
+    challenge = [f'Bearer realm="{realm.format(port=1)}",service="s",scope="c"']
+    with pytest.raises(MirrorError, match="not https") as caught:
+        asyncio.run(transport._token(challenge, f"user:{CANARY}", "https://127.0.0.1/v2/cache/manifests/x"))
+    clean(caught.value.message, caught.value.to_dict())
