@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .sources import Sources
 
 #: Bytes of an answer beyond which it is not kept.
-LIMIT = 8 << 20
+LIMIT = 2 << 20
 _SLOTS = 0xFF
 _CLASSES = {
     made.__name__: made
@@ -46,23 +46,15 @@ _CLASSES = {
         resolution.Root,
     )
 }
-#: Modules that decide about answers: a changed file, in a working copy of cachefetch, is another program.
+#: Where the modules are that decide about answers: in a working copy of cachefetch, a changed file is another program.
 _DECIDING = (
-    "answers.py",
-    "recall.py",
-    "resolver/closure.py",
-    "resolver/differences.py",
-    "resolver/nearness.py",
-    "resolver/rank.py",
-    "resolver/resolution.py",
-    "resolver/several.py",
-    "resolver/unify.py",
-    "resolver/index/readers/nodes.py",
-    "resolver/rules/gates.py",
-    "resolver/rules/keys.py",
-    "resolver/spec/matching.py",
-    "resolver/spec/parser.py",
-    "resolver/spec/versions.py",
+    "",
+    "resolver",
+    "resolver/rules",
+    "resolver/spec",
+    "resolver/host",
+    "resolver/index",
+    "resolver/index/readers",
 )
 
 
@@ -121,17 +113,17 @@ def _path(directory: str, asked: str) -> str:
     return os.path.join(directory, f"{binascii.crc32(asked.encode()) & _SLOTS:02x}")
 
 
-def _program() -> list[list[int]]:
-    """Return sizes and times of the deciding modules, as far as there are files."""
+def _program() -> list[int]:
+    """Return number, sizes and times of the deciding modules, summed, as far as there are files."""
     here = os.path.dirname(os.path.abspath(__file__))
-    found = []
-    for name in _DECIDING:
+    infos = []
+    for place in _DECIDING:
         try:
-            info = os.stat(os.path.join(here, name))
+            with os.scandir(os.path.join(here, place)) as entries:
+                infos += [entry.stat() for entry in entries if entry.name.endswith(".py")]
         except OSError:  # imported from an archive
             continue
-        found.append([info.st_size, info.st_mtime_ns])
-    return found
+    return [len(infos), sum(info.st_size for info in infos), sum(info.st_mtime_ns for info in infos)]
 
 
 def _packed(value: Any) -> Any:

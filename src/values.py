@@ -56,19 +56,23 @@ def _first_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
     """Return an ``__init__`` that makes the real one: most classes get no instance in a short run (P4)."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        made = type(self).__init__ = _make_init(names, defaults)
+        made = type(self).__init__ = _make_init(type(self), names, defaults)
         made(self, *args, **kwargs)
 
     return __init__
 
 
-def _make_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
-    """Return the only method that is made for each class: one compilation in place of six."""
+def _make_init(cls: type, names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+    """Return the only method that is made for each class: one compilation in place of six.
+
+    It sets the slots by their descriptors, which takes two thirds of the time of `object.__setattr__`.
+    """
     arguments = "".join(
         f", {name}=_defaults[{name!r}]" if name in defaults else f", {name}" for name in names
     )
-    lines = "".join(f"\n    _set(self, {name!r}, {name})" for name in names) or "\n    pass"
-    scope: dict[str, Any] = {"_defaults": defaults, "_set": object.__setattr__}
+    lines = "".join(f"\n    _set_{name}(self, {name})" for name in names) or "\n    pass"
+    scope: dict[str, Any] = {"_defaults": defaults}
+    scope.update((f"_set_{name}", getattr(cls, name).__set__) for name in names)
     exec(f"def __init__(self{arguments}):{lines}", scope)  # noqa: S102 -- names are identifiers of our own classes
     return scope["__init__"]
 

@@ -18,6 +18,7 @@ from cachefetch.resolver.resolution import Resolution
 from cachefetch.values import changed
 
 FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"
+SLOTS = recall._SLOTS
 DEBIAN = Host(
     "linux", "debian12", "x86_64_v3", Libc("glibc", "2.36"), (Compiler("gcc", "12.2.0"),), {"os": "given"}
 )
@@ -35,6 +36,7 @@ SPECS = (
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(recall, "_SLOTS", 0xFFFFFFFF)  # no two questions of a test share a slot
 
 
 @pytest.fixture
@@ -133,7 +135,8 @@ def test_a_prefix_that_comes_or_goes_asks_anew(tmp_path: Path) -> None:
     assert recall.recall(directory, "question", Sources()) is None  # type: ignore[arg-type]
 
 
-def test_the_number_of_kept_answers_is_bounded(tmp_path: Path) -> None:
+def test_the_number_of_kept_answers_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "_SLOTS", SLOTS)
     answer = ask(FIXTURES / "v3-unsigned", "zlib")
     for number in range(1000):
         recall.keep(str(tmp_path / "answers"), f"question {number}", answer, {})

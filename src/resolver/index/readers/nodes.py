@@ -251,31 +251,23 @@ def _edges(entries: Any) -> tuple[Edge, ...]:
         return tuple([_edge(name, entry) for name, entry in entries.items()])
     if not isinstance(entries, list):
         _bad("dependencies", entries, "a list or an object")
-    return tuple([_usual_edge(entry) for entry in entries])
-
-
-def _usual_edge(entry: Any) -> Edge:
-    """Return an edge as Spack writes it since specfile 4; `_edge` takes, or refuses, every other shape.
-
-    A closure has thousands of edges and some twenty combinations of types and virtuals: each is checked once.
-    """
-    try:
-        parameters = entry["parameters"]
-        types, virtuals = parameters["deptypes"], parameters["virtuals"]
-        known = (
-            _COMBINATIONS.get((*types, None, *virtuals)) if type(types) is type(virtuals) is list else None
-        )
-        hash, name = entry["hash"], entry["name"]
-    except (KeyError, TypeError):
-        known = None
-    if (
-        known is None
-        or type(hash) is not str
-        or not (hash.isascii() and hash.isalnum())
-        or type(name) is not str
-    ):
-        return _edge(entry.get("name") if isinstance(entry, dict) else None, entry)
-    return Edge(hash, name, *known)
+    # A closure has thousands of edges, most as Spack writes them since specfile 4, with some twenty combinations of
+    # types and virtuals: each combination is checked once. `_edge` takes, or refuses, every other shape.
+    found = []
+    for entry in entries:
+        try:
+            parameters = entry["parameters"]
+            types, virtuals = parameters["deptypes"], parameters["virtuals"]
+            hash, name = entry["hash"], entry["name"]
+            known = _COMBINATIONS.get((*types, None, *virtuals))
+            usual = type(types) is type(virtuals) is list and type(hash) is type(name) is str
+        except (KeyError, TypeError):
+            usual, known = False, None
+        if usual and known and hash.isalnum() and hash.isascii():
+            found.append(Edge(hash, name, *known))
+        else:
+            found.append(_edge(entry.get("name") if isinstance(entry, dict) else None, entry))
+    return tuple(found)
 
 
 def _edge(name: Any, entry: Any) -> Edge:
