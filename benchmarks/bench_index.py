@@ -2,10 +2,10 @@
 
     python benchmarks/bench_index.py [--rounds 5] [--specs 10000] [--json] [INDEX.json ...]
 
-Every figure is the median of whole processes; all commands of an index run interleaved, so that load of the machine
-meets them alike. Peak memory is that of the process (ru_maxrss, at least that of this script). Without INDEX.json an
-index of ``--specs`` synthetic specs is written first. "Not asked yet" is a filled index and a new question, "asked
-before" the same question again (src/recall.py). Budgets: docs/decisions/0003-index-store.md.
+Every figure is the median of whole processes; all commands of an index run interleaved, the short ones five times a
+round, so that load of the machine meets them alike. Peak memory is that of the process (ru_maxrss, at least the
+script's). Without INDEX.json an index of ``--specs`` synthetic specs is written first. "Not asked yet" is a filled index
+and a new question, "asked before" the same question again (src/recall.py). Budgets: docs/decisions/0003-index-store.md.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ with open(sys.argv[1], "rb") as file:
     while chunk := file.read(1 << 20):
         digest.update(chunk)
 """
+#: These take seconds on large indexes.
+LONG = ("hash", "json.load", "resolve, empty store")
+#: How often the others run in each round.
+SHORT_RUNS = 5
 LOAD = "import json, sys\nwith open(sys.argv[1], 'rb') as file:\n    json.load(file)"
 
 
@@ -168,8 +172,9 @@ def measure(index: str, rounds: int) -> Iterator[dict[str, Any]]:
         table = runs(index, scratch)
         found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in table}
         for number in range(rounds + 1):
-            for name, run in table.items():
-                one = once(run, environ)
+            # The short ones more often, and close together: they are compared with each other.
+            for name in (*LONG, *(name for _ in range(SHORT_RUNS) for name in table if name not in LONG)):
+                one = once(table[name], environ)
                 if number:  # the first round fills caches
                     found[name].append(one)
     size = os.path.getsize(index)
