@@ -3,9 +3,10 @@
     python benchmarks/bench_index.py [--rounds 5] [--specs 10000] [--json] [INDEX.json ...]
 
 Every figure is the median of whole processes; all commands of an index run interleaved, the short ones five times a
-round, so that load of the machine meets them alike. Peak memory is that of the process (ru_maxrss, at least the
-script's). Without INDEX.json an index of ``--specs`` synthetic specs is written first. "Not asked yet" is a filled index
-and a new question, "asked before" the same question again (src/recall.py). Budgets: docs/decisions/0003-index-store.md.
+round, so that load of the machine meets them alike. Peak memory is that of the process (ru_maxrss, at least that of
+this script). Without INDEX.json an index of ``--specs`` synthetic specs is written first. "Not asked yet" is a filled
+index and a new question, "asked before" the same question again (src/recall.py). Budgets:
+docs/decisions/0003-index-store.md.
 """
 
 from __future__ import annotations
