@@ -36,7 +36,7 @@ from .errors import (
     StoreError,
     UsageError,
 )
-from .pins import Pin, closure_nodes, parse_pins
+from .pins import Pin, closure_nodes, find_pins
 from .portal import Portal
 from .recall import exists_noting, is_askable, keep, question, recall
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
@@ -148,6 +148,16 @@ class _Base:
             ConfigError: Spack's configuration cannot be read.
         """
         return self.options.mirrors or spack_mirrors()
+
+    def pins(self, *specs: str) -> tuple[Pin, ...]:
+        """Return what `specs` name in full (``NAME@=VERSION/HASH``), as far as needs no index; () for other specs.
+
+        A ``/HASH`` is looked for in mirrors that are directories without an index.
+
+        Raises:
+            UsageError: a hash begins like those of several packages.
+        """
+        return find_pins(specs, [mirror.location for mirror in self.mirrors()]) if specs else ()
 
     def indexes(self, *, check: bool = False) -> tuple[IndexFacts, ...]:
         """Return what the local index holds, without asking any mirror; `check` reads and hashes all of it."""
@@ -584,7 +594,7 @@ class AsyncClient(_Base):
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
         )
-        request = await self._request(await _asked(specs, requirements, resolution, ask), deps, engine)
+        request = await self._request(await self._asked(specs, requirements, resolution, ask), deps, engine)
         with request.missing_explained():
             receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
         return self._with_caveats(receipt)
@@ -606,9 +616,27 @@ class AsyncClient(_Base):
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
         )
-        request = await self._request(await _asked(specs, requirements, resolution, ask), deps, engine)
+        request = await self._request(await self._asked(specs, requirements, resolution, ask), deps, engine)
         with request.missing_explained():
             return await plan_items(request.wanted, **engine)
+
+    async def _asked(
+        self,
+        specs: tuple[str, ...],
+        requirements: Sequence[str],
+        resolution: Resolution | None,
+        resolve: Callable[..., Awaitable[Resolution]],
+    ) -> Resolution | tuple[Pin, ...]:
+        """Return what a fetch starts from: the given answer, the pins that the specs are, or a new answer."""
+        if resolution is not None:
+            if specs or requirements:
+                raise UsageError(
+                    f"fetch got a resolution and {' '.join((*specs, *requirements))!r} too",
+                    hint="give the specs to `resolve`, or leave the resolution out",
+                )
+            return resolution
+        pins = () if requirements else self.pins(*specs)
+        return pins or await resolve(*specs)
 
     async def _request(
         self, asked: Resolution | tuple[Pin, ...], deps: bool, engine: dict[str, Any]
@@ -1112,7 +1140,7 @@ class Client(_Base):
         self, specs: tuple[str, ...], options: dict[str, Any]
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Resolve here, without the network if that can be, unless the specs name all there is to know."""
-        if options.get("resolution") is None and (options.get("requirements") or not parse_pins(specs)):
+        if options.get("resolution") is None and (options.get("requirements") or not self.pins(*specs)):
             names = ("host", "unify", "requirements", "prereleases")
             keep = {name: options.pop(name) for name in names if name in options}
             options["resolution"], specs = self.resolve(*specs, **keep), ()
@@ -1176,24 +1204,6 @@ def _require_directory(path: str | None) -> None:
         raise UsageError(
             f"{path} is not a directory", hint="the packages go into a directory, which is made when missing"
         )
-
-
-async def _asked(
-    specs: tuple[str, ...],
-    requirements: Sequence[str],
-    resolution: Resolution | None,
-    resolve: Callable[..., Awaitable[Resolution]],
-) -> Resolution | tuple[Pin, ...]:
-    """Return what a fetch starts from: the given answer, the pins that the specs are, or a new answer."""
-    if resolution is not None:
-        if specs or requirements:
-            raise UsageError(
-                f"fetch got a resolution and {' '.join((*specs, *requirements))!r} too",
-                hint="give the specs to `resolve`, or leave the resolution out",
-            )
-        return resolution
-    pins = () if requirements else parse_pins(specs)
-    return pins or await resolve(*specs)
 
 
 @frozen

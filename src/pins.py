@@ -1,9 +1,15 @@
-"""``NAME@=VERSION/HASH``: enough to fetch without an index, because a manifest's path is made of these three."""
+"""``NAME@=VERSION/HASH``: enough to fetch without an index, because a manifest's path is made of these three.
+
+A bare ``/HASH`` becomes one where a mirror directory without an index can be listed; so does each package of a
+``spack.lock``.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 
+from .errors import UsageError
 from .resolver.closure import closure_of
 from .resolver.index.query import PageSource, Specs
 from .resolver.model import Record
@@ -16,6 +22,8 @@ if TYPE_CHECKING:
     from .resolver.model import Node
 
 _PIN = r"([a-z0-9][a-z0-9_+-]*)@=([A-Za-z0-9_.][A-Za-z0-9_.-]*)\s*/([a-z2-7]{32})"
+_BARE = r"/([a-z2-7]{5,32})"
+_SUFFIX = ".spec.manifest.json"
 
 
 @frozen
@@ -26,11 +34,76 @@ class Pin:
     version: str
     hash: str
 
+    def __str__(self) -> str:
+        """Return ``NAME@=VERSION/HASH``."""
+        return f"{self.name}@={self.version}/{self.hash}"
+
 
 def parse_pins(texts: Sequence[str]) -> tuple[Pin, ...]:
     """Return the pins when every text is one, else () (then they are specs to be resolved)."""
     found = [re.fullmatch(_PIN, text.strip()) for text in texts]
     return tuple(Pin(one[1], one[2], one[3]) for one in found if one) if all(found) else ()
+
+
+def find_pins(texts: Sequence[str], locations: Sequence[str]) -> tuple[Pin, ...]:
+    """Return the pins when every text is one, or a hash that a directory without an index lists; else ().
+
+    Args:
+        texts: what the user asks for.
+        locations: the mirrors; only paths of directories count.
+
+    Raises:
+        UsageError: a hash begins like those of several packages.
+    """
+    pins = parse_pins(texts)
+    if pins or not all(re.fullmatch(_BARE, text) for text in texts):
+        return pins
+    directories = [one for one in locations if os.path.isdir(one) and not _has_index(one)]
+    found = [_listed(text[1:], directories) for text in texts] if directories else []
+    return tuple(pin for pin in found if pin) if all(found) else ()
+
+
+def environment_pins(data: bytes, *, what: str) -> tuple[Pin, ...]:
+    """Return what the environment of a ``spack.lock`` needs: its roots with their link and run closure.
+
+    Raises:
+        FormatError: not a lock file of a version that is read. UsageError: it has no concrete specs.
+    """
+    from .resolver.index.readers.lock import lock_roots, parse_lock
+
+    records, _ = parse_lock(data, what=what)
+    nodes = {record.node.hash: record.node for record in records}
+    roots = [nodes[hash_] for _, hash_ in lock_roots(data, what=what)]
+    if not roots:
+        raise UsageError(f"{what} has no concrete specs", hint="run `spack concretize` in the environment")
+    specs = Specs([PageSource("", records)])
+    found = {record.node.hash: record.node for root in roots for record in closure_of(root, specs).records}
+    return tuple(Pin(node.name, node.version, node.hash) for node in found.values())
+
+
+def _has_index(directory: str) -> bool:
+    from .resolver.index.readers.manifest import INDEX_MANIFEST
+
+    return os.path.exists(os.path.join(directory, INDEX_MANIFEST))
+
+
+def _listed(prefix: str, directories: Sequence[str]) -> Pin | None:
+    """Return the package whose manifest some directory has under this hash, None when none has."""
+    from .resolver.index.readers.manifest import SPEC_MANIFESTS
+
+    found: set[tuple[str, str, str]] = set()
+    for directory in directories:
+        for folder, _, names in os.walk(os.path.join(directory, SPEC_MANIFESTS)):
+            package = os.path.basename(folder)
+            for name in names:
+                stem = name.removesuffix(_SUFFIX)
+                version, hash_ = stem[len(package) + 1 : -33], stem[-32:]
+                if stem != name and stem.startswith(f"{package}-") and version and hash_.startswith(prefix):
+                    found.add((package, version, hash_))
+    if len(found) > 1:
+        some = ", ".join(f"{name}/{hash_}" for name, _, hash_ in sorted(found)[:5])
+        raise UsageError(f"/{prefix} means {len(found)} binaries: {some}", hint="give more of the hash")
+    return Pin(*found.pop()) if found else None
 
 
 def closure_nodes(documents: Sequence[Sequence[Node]]) -> tuple[Node, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..pins import parse_pins
 from ..resolver import explain
 from .options import (
     add_host,
@@ -40,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-deps", action="store_true", help="only the named packages, without their closure"
     )
     parser.add_argument("--lock", metavar="FILE", help="exactly what this lock file names; no index is read")
+    parser.add_argument(
+        "--env", metavar="FILE", help="all that the environment of this spack.lock needs; no index is read"
+    )
     parser.add_argument("--no-unify", action="store_true", help="resolve each SPEC alone")
     parser.add_argument(
         "--dry-run",
@@ -70,7 +72,9 @@ def execute(args: argparse.Namespace) -> int:
         options: dict[str, Any] = {"deps": not args.no_deps}
         specs = args.spec
         requirements = requirements_from(args)
-        if requirements or not parse_pins(args.spec):
+        if args.env:
+            specs, options["deps"] = _environment(args), False
+        elif requirements or not client.pins(*specs):
             answer = client.resolve(
                 *args.spec,
                 host=host_from(args, client),
@@ -87,6 +91,26 @@ def execute(args: argparse.Namespace) -> int:
         receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
     _print(receipt, args)
     return 0
+
+
+def _environment(args: argparse.Namespace) -> list[str]:
+    """Return the names in full of all that an environment needs at run time."""
+    from ..errors import UsageError
+    from ..pins import environment_pins
+
+    if args.spec or args.no_deps or args.requirement:
+        raise UsageError(
+            "fetch --env FILE takes no SPEC, -r or --no-deps: the environment says what is fetched"
+        )
+    try:
+        with open(args.env, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the environment {args.env}: {error.strerror}",
+            hint="name the spack.lock that `spack concretize` wrote",
+        ) from error
+    return [str(pin) for pin in environment_pins(data, what=args.env)]
 
 
 def _fetch_locked(args: argparse.Namespace, client: Client) -> Receipt:

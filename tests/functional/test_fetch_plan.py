@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
+from tests.services.nginx import Nginx
 
 Cli = Callable[..., Done]
 QUERY = "py-multidict@6.1.0"
@@ -51,6 +53,22 @@ def test_curl_carries_the_plan_out_and_the_store_adopts_it(cli: Cli, tmp_path: P
     assert {item["from"] for item in done.json["items"]} == {"store"}
     for item in done.json["items"]:
         assert hashlib.sha256(Path(item["path"]).read_bytes()).hexdigest() == item["sha256"]
+
+
+@pytest.mark.parametrize("tool", ["curl", "aria2c"])
+def test_tools_carry_a_plan_of_a_real_server_out(cli: Cli, tmp_path: Path, tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    out, plan = tmp_path / "carried", tmp_path / "list"
+    out.mkdir()
+    with Nginx(str(tmp_path / "nginx"), str(MIRROR)) as nginx:
+        made = fetch(cli, "--plan", str(plan), "--format", tool.rstrip("c"), mirror=nginx.url)
+        assert made.code == 0, made.err
+        words = ["curl", "-sf", "-K"] if tool == "curl" else ["aria2c", "-q", "-i"]
+        subprocess.run([*words, str(plan)], cwd=out, check=True)
+        done = fetch(cli, "--adopt", str(out), "--offline", "--json", mirror=nginx.url)
+    assert done.code == 0, done.err
+    assert (done.json["network_bytes"], {item["from"] for item in done.json["items"]}) == (0, {"store"})
 
 
 def plan_items(cli: Cli) -> list[dict[str, Any]]:
@@ -134,6 +152,76 @@ def test_a_pin_of_another_package_is_refused(cli: Cli, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache")  # the right manifest was kept there
     pin = f"{one['name']}@={one['version']}/{one['hash']}"
     assert cli("fetch", pin, "-m", mirror, "--key", KEY, "--no-deps").code == 6
+
+
+def without_index(tmp_path: Path) -> Path:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(MIRROR, mirror)
+    shutil.rmtree(mirror / "v3" / "manifests" / "index")
+    return mirror
+
+
+def test_a_bare_hash_is_looked_up_in_a_directory_without_an_index(cli: Cli, tmp_path: Path) -> None:
+    items = plan_items(cli)
+    mirror = without_index(tmp_path)
+    shutil.rmtree(tmp_path / "cache")
+    done = cli("fetch", f"/{items[0]['hash'][:10]}", "-m", mirror, "--key", KEY, "--json")
+    assert done.code == 0, done.err
+    assert sorted(i["hash"] for i in done.json["items"]) == sorted(i["hash"] for i in items)
+    gone = cli("fetch", f"/{'a' * 32}", "-m", mirror, "--key", KEY, "--json")
+    assert gone.code == 8
+    assert "without an index" in gone.json["message"]
+
+
+def test_a_hash_that_means_several_is_refused(cli: Cli, tmp_path: Path) -> None:
+    mirror = without_index(tmp_path)
+    one = next((mirror / "v3" / "manifests" / "spec").glob("zlib/*.spec.manifest.json"))
+    stem = one.name.removesuffix(".spec.manifest.json")
+    other = one.with_name(f"{stem[:-1]}{'a' if stem[-1] != 'a' else 'b'}.spec.manifest.json")
+    shutil.copy(one, other)
+    done = cli("fetch", f"/{stem[-32:-2]}", "-m", mirror, "--key", KEY)
+    assert done.code == 2
+    assert "means 2 binaries" in done.err
+
+
+def spack_lock(roots: list[str]) -> str:
+    """Return the environment that the spec documents of the example mirror would have been installed from."""
+    nodes: dict[str, Any] = {}
+    for path in (Path(MIRROR) / "v3" / "manifests" / "spec").glob("*/*.spec.manifest.json"):
+        text = path.read_text()
+        records = json.loads(text[text.index("{") : text.rindex("}") + 1])["data"]
+        digest = next(r["checksum"] for r in records if ".spec.v" in r["mediaType"])
+        data = (Path(MIRROR) / "blobs" / "sha256" / digest[:2] / digest).read_bytes()
+        document = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+        nodes.update({node["hash"]: node for node in document["spec"]["nodes"]})
+    meta = {"file-type": "spack-lockfile", "lockfile-version": 7, "specfile-version": 5}
+    entries = [{"hash": hash_, "spec": "any"} for hash_ in roots]
+    return json.dumps({"_meta": meta, "roots": entries, "concrete_specs": nodes})
+
+
+def test_an_environment_is_fetched_without_an_index(cli: Cli, tmp_path: Path) -> None:
+    items = plan_items(cli)
+    mirror = without_index(tmp_path)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "spack.lock").write_text(spack_lock([items[0]["hash"]]))
+    words = ("fetch", "--env", tmp_path / "spack.lock", "-m", mirror, "--key", KEY)
+    before = cli(*words, "--dry-run", "--json").json
+    assert {item["action"] for item in before["items"]} == {"get"}
+    done = cli(*words, "--json")
+    assert done.code == 0, done.err
+    assert sorted(i["hash"] for i in done.json["items"]) == sorted(i["hash"] for i in items)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("{}", 6), ('{"_meta": {"lockfile-version": 7}, "roots": [], "concrete_specs": {}}', 2)],
+)
+def test_an_environment_that_names_nothing_is_refused(cli: Cli, tmp_path: Path, text: str, code: int) -> None:
+    (tmp_path / "spack.lock").write_text(text)
+    done = cli("fetch", "--env", tmp_path / "spack.lock", "-m", MIRROR, "--key", KEY)
+    assert done.code == code
+    assert "spack.lock" in done.err
+    assert cli("fetch", "--env", tmp_path / "none", "-m", MIRROR, "--key", KEY).code == 2
 
 
 # --- pace and patience ----------------------------------------------------------------------------------------------
