@@ -26,6 +26,9 @@ class Limits:
         manifest_bytes: a larger manifest is refused.
         spec_blob_bytes: a larger compressed spec document is refused.
         small_bytes: payloads up to this size go the quick way, one thread for many (`quick`).
+        split_bytes: what is left of a payload comes in ranges when it is at least this much,
+        range_bytes: of this size,
+        split_connections: over so many connections, where the host's are not in use.
         chunk_bytes: payload is hashed and written in pieces of this size,
         flush_s: or, on a slow link, of what came in so many seconds: a killed process loses no more than that.
         progress_interval_s: shortest time between two progress events of one transfer.
@@ -51,6 +54,9 @@ class Limits:
     manifest_bytes: int = 1 << 20
     spec_blob_bytes: int = 16 << 20
     small_bytes: int = 256 << 10
+    split_bytes: int = 64 << 20
+    range_bytes: int = 8 << 20
+    split_connections: int = 4
     chunk_bytes: int = 1 << 20
     flush_s: float = 1.0
     progress_interval_s: float = 0.1

@@ -14,7 +14,8 @@ from .metadata import from_mirrors
 from .model import Caveat, Failure
 from .resume import PartInfo, continues, start
 from .session import encoding_note, longer
-from .transports import redact
+from .split import NotInRanges, Split
+from .transports import host_of, redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,6 +179,8 @@ class Payload:
             part.resumed = True
             await to_thread.run_sync(part.commit_if_right)
             return ""
+        if await self._in_ranges(part, transport, source, url):
+            return ""
         sink = _IntoPart(self, part, source, url)
         asked = sink.asked
         try:
@@ -189,6 +192,32 @@ class Payload:
         if part.offset < part.size:
             raise _ended(url, part)
         return sink.encoding
+
+    async def _in_ranges(self, part: PartWriter, transport: Transport, source: Source, url: str) -> bool:
+        """Bring a large rest over several connections; False when it has to come in one stream."""
+        session, limits = self.session, self.session.limits
+        rest = part.size - part.offset
+        if not transport.network or rest < limits.split_bytes or host_of(url) in session.whole:
+            return False
+        split = Split(session, part, url, lambda: self.started(part, source.mirror))
+        with session.more_slots(url, limits.split_connections - 1) as more:
+            if not more:
+                return False
+            try:
+                await split.run(transport, 1 + more)
+            except NotInRanges:
+                session.whole.add(host_of(url))
+                return False
+            finally:
+                session.meter.network_bytes += split.received
+                session.drain()
+        return True
+
+    def started(self, part: PartWriter, mirror: str) -> None:
+        """Tell that bytes come from `mirror`, and from now on the progress."""
+        event = Started(self.transfer, str(self.package.wanted), mirror, part.offset, part.size)
+        self.session.post(event)
+        self.session.under_way[self.transfer] = part
 
 
 class _IntoPart:
@@ -215,10 +244,7 @@ class _IntoPart:
             raise NetworkError(
                 f"{redact(url)} changed while it was read", hint="try again", context={"url": redact(url)}
             )
-        payload = self._payload
-        event = Started(payload.transfer, str(payload.package.wanted), self._mirror, part.offset, part.size)
-        payload.session.post(event)
-        payload.session.under_way[payload.transfer] = part  # from now on its progress is told
+        self._payload.started(part, self._mirror)
 
     def write(self, data: memoryview) -> None:
         """Append, at the pace that is allowed."""

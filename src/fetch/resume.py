@@ -21,13 +21,15 @@ class PartInfo:
     """The sidecar of a part file: where its bytes came from, and what they should become.
 
     `url` is without credentials; `etag` is the strong validator of the response, None if it had none;
-    `sha256` and `size` (bytes) are of the whole blob.
+    `sha256` and `size` (bytes) are of the whole blob. `have` is how many bytes of the part count while ranges are
+    written behind them, None for all.
     """
 
     url: str
     etag: str | None
     sha256: str
     size: int
+    have: int | None = None
 
     def encode(self) -> bytes:
         """Return the sidecar's JSON text."""
@@ -47,10 +49,12 @@ def read_info(data: bytes) -> PartInfo | None:
     try:
         found = json.loads(data)
         url, etag, sha256, size = (found[key] for key in ("url", "etag", "sha256", "size"))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        have = found.get("have")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     texts = isinstance(url, str) and isinstance(sha256, str) and isinstance(etag, str | None)
-    return PartInfo(url, etag, sha256, size) if texts and type(size) is int else None
+    numbers = type(size) is int and (have is None or (type(have) is int and have >= 0))
+    return PartInfo(url, etag, sha256, size, have) if texts and numbers else None
 
 
 def usable(info: PartInfo | None, have: int, *, sha256: str, size: int) -> bool:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TypeVar, cast
 
 import anyio
 from anyio import to_thread
 
-from ..errors import CachefetchError, OfflineError, TruncatedError
+from ..errors import CachefetchError, NetworkError, OfflineError, TruncatedError
 from .events import Progress, Retrying
 from .mirror_choice import Health
 from .model import Failure
 from .pace import Pace
 from .retry import attempts, retryable
 from .transports import host_of, redact
+from .transports.width import Width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from .events import Event, Reporter
     from .limits import Limits
@@ -53,12 +55,14 @@ class Session:
         self.metadata_slots = anyio.CapacityLimiter(limits.metadata_in_flight)
         self.blob_slots = anyio.CapacityLimiter(limits.blob_connections)
         self._host_slots: dict[str, anyio.CapacityLimiter] = {}
+        self._widths: dict[str, Width] = {}
         self._reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
         self.health = Health(limits, clockwork.monotonic)
         self.under_way: dict[int, PartWriter] = {}
         #: (transfer, mirror) -> what the quick way met there; see `quick`.
         self.met: dict[tuple[int, str], CachefetchError] = {}
+        self.whole: set[str] = set()  # hosts that do not serve ranges
         self._told: dict[int, int] = {}
         self._posted: deque[Event] = deque()
 
@@ -69,6 +73,37 @@ class Session:
     def host_slots(self, url: str) -> anyio.CapacityLimiter:
         """Return the limiter of payload connections to one host; all directories count as one."""
         return self._host_slots.setdefault(host_of(url), anyio.CapacityLimiter(self.limits.blobs_per_host))
+
+    def _adapt(self, host: str, error: CachefetchError | None) -> None:
+        """Give a host fewer payload connections when it asks for patience, and slowly more again."""
+        limiter = self._host_slots.get(host)
+        if limiter is None or not (error is None or isinstance(error, NetworkError)):
+            return
+        width = self._widths.setdefault(host, Width(self.limits.blobs_per_host))
+        if error is None:
+            width.succeeded()
+        elif error.throttled or "in time" in error.message:
+            width.failed()
+        if limiter.total_tokens != width.value:
+            limiter.total_tokens = width.value
+
+    @contextlib.contextmanager
+    def more_slots(self, url: str, wanted: int) -> Iterator[int]:
+        """Take more payload connections to a host, up to `wanted` that nobody uses or waits for; yield how many."""
+        limiters, taken = (self.blob_slots, self.host_slots(url)), []
+        free = min(one.available_tokens for one in limiters)
+        waiting = any(one.statistics().tasks_waiting for one in limiters)
+        try:
+            for _ in range(0 if waiting else int(min(wanted, free))):
+                borrower = object()
+                for one in limiters:
+                    one.acquire_on_behalf_of_nowait(borrower)
+                taken.append(borrower)
+            yield len(taken)
+        finally:
+            for borrower in taken:
+                for one in limiters:
+                    one.release_on_behalf_of(borrower)
 
     def transport(self, source: Source, url: str) -> Transport:
         """Return the transport for a URL of `source`.
@@ -154,8 +189,10 @@ class Session:
                     number = attempt.retry_state.attempt_number
                     final = number >= self.limits.attempts or not retryable(error, self.limits)
                     self.health.failed(host, error, last=final)
+                    self._adapt(host, error)
                     raise
                 self.health.succeeded(host)
+                self._adapt(host, None)
                 return result
         raise AssertionError("the last attempt returns or raises")  # pragma: no cover
 

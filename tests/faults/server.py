@@ -34,6 +34,7 @@ class Fault:
         length: lie about Content-Length, and send that many bytes if there are more.
         extra: bytes sent behind the object (Content-Length fits them).
         no_length: send neither Content-Length nor chunks; the end is the end of the connection.
+        ignore_end: serve everything from the start of the range on.
         ignore_range: answer 200 with the whole object.
         range_shift: serve (and announce) a range that starts so many bytes later than asked.
         etag: another validator.
@@ -53,6 +54,7 @@ class Fault:
     length: int | None = None
     extra: bytes = b""
     no_length: bool = False
+    ignore_end: bool = False
     ignore_range: bool = False
     range_shift: int = 0
     etag: str | None = None
@@ -68,7 +70,7 @@ class Request:
 
 
 _FINE = Fault()
-_RANGE = re.compile(r"bytes=(\d+)-")
+_RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 
 
 class FaultServer:
@@ -114,6 +116,10 @@ class FaultServer:
         with self._lock:
             return sum(fragment in request.path for request in self.requests)
 
+    def reset_at_accept(self, connections: int) -> None:
+        """Reset the next so many connections as soon as they are accepted."""
+        self._server.resets = connections
+
     def next_fault(self, path: str) -> Fault:
         with self._lock:
             for key in (path, "*"):
@@ -153,6 +159,17 @@ class FaultServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    resets = 0
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept; the first `resets` connections are reset at once."""
+        connection, address = super().get_request()
+        if self.resets:
+            self.resets -= 1
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            raise OSError("reset at accept")
+        return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: clients of these tests hang up, and fail handshakes, on purpose."""
@@ -212,14 +229,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(bytes(data), etag, fault)
 
     def _send(self, data: bytes, etag: str, fault: Fault) -> None:
-        start = self._start(len(data), etag, fault)
-        if start is None:
+        asked = self._asked(len(data), etag, fault)
+        if asked and asked[0] >= len(data):
             self._short(416, (("Content-Range", f"bytes */{len(data)}"),))
             return
-        body = data[start:] + fault.extra
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        start, stop = asked or (0, len(data))
+        body = data[start:stop] + fault.extra
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
         self.send_header("ETag", etag)
         if fault.gzip:
             body = gzip.compress(body)
@@ -237,15 +255,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._body(body, fault)
 
-    def _start(self, size: int, etag: str, fault: Fault) -> int | None:
-        """Return the first byte to serve, None for 416."""
+    def _asked(self, size: int, etag: str, fault: Fault) -> tuple[int, int] | None:
+        """Return the first byte to serve and the one behind the last, None for the whole object."""
         asked = _RANGE.fullmatch(self.headers.get("Range", ""))
         if not asked or fault.ignore_range:
-            return 0
+            return None
         if self.headers.get("If-Range", etag) != etag:
-            return 0
-        start = int(asked[1]) + fault.range_shift
-        return start if start < size else None
+            return None
+        stop = int(asked[2]) + 1 if asked[2] and not fault.ignore_end else size
+        return int(asked[1]) + fault.range_shift, min(size, stop)
 
     def _body(self, body: bytes, fault: Fault) -> None:
         if fault.drip is not None:

@@ -75,6 +75,8 @@ RECOVERS = {
     "reset": [Fault(reset_after=100_000)],
     "stall": [Fault(stall_after=100_000)],
     "500": [Fault(status=500)],
+    "502": [Fault(status=502)],
+    "500 three times": [Fault(status=500)] * 3,
     "503 with Retry-After": [Fault(status=503, headers=(("Retry-After", "7"),))],
     "429": [Fault(status=429)],
     "promises more than it sends": [Fault(cut_after=SIZE - 1)],
@@ -223,6 +225,17 @@ def test_a_drip_counts_as_a_stall(server: FaultServer, package: Package, store: 
     fetch([package.wanted(unsigned("m", server.url))], store, reporter=recorder)
     assert "less than 1024 bytes a second" in recorder.of(Retrying)[0].reason
     assert final_files(store)[package.sha256] == package.payload
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_connections_that_are_reset_at_accept(
+    connections: int, server: FaultServer, package: Package, store: str
+) -> None:
+    server.reset_at_accept(connections)
+    recorder = Recorder()
+    fetch([package.wanted(unsigned("m", server.url))], store, reporter=recorder)
+    assert final_files(store)[package.sha256] == package.payload
+    assert len(recorder.of(Retrying)) == connections
 
 
 def test_a_dead_port_is_a_network_error(package: Package, store: str) -> None:

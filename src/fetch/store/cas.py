@@ -15,10 +15,11 @@ reads one checks its signature and digest again, and what a power cut damaged is
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ...errors import DigestError, StoreError
@@ -259,6 +260,7 @@ class PartWriter:
         self.info: PartInfo | None = None
         self.done = False  # True when the blob is visible under its digest
         self._kept = False  # True when the sidecar is on disk
+        self._stale = False  # True when it is not what it should say
         self._hash = hashlib.sha256()
 
     @classmethod
@@ -269,9 +271,15 @@ class PartWriter:
             writer = cls(paths, files.open_for_writing(part), sha256, size)
             try:
                 info = read_info(files.read_or_none(sidecar) or b"")
-                if usable(info, os.fstat(writer._handle).st_size, sha256=sha256, size=size):
+                have = os.fstat(writer._handle).st_size
+                if info is not None and info.have is not None and info.have < have:
+                    have = info.have
+                    os.ftruncate(writer._handle, have)
+                if usable(info, have, sha256=sha256, size=size):
+                    assert info is not None
                     writer.info, writer._kept = info, True
                     writer._rehash()
+                    writer._count_all()
                 else:
                     writer._truncate()
                 files.require_space(part, size - writer.offset)
@@ -309,6 +317,44 @@ class PartWriter:
                 self._hash.update(view[:written])
                 self.offset += written
                 view = view[written:]
+
+    def begin_ranges(self, info: PartInfo) -> None:
+        """From now on the rest comes by `write_at`, and `info.have` bytes count."""
+        with files.store_errors(self._part):
+            self.resumed = self.resumed or self.offset > 0
+            self.info, self._kept = info, False
+            self._keep_sidecar()
+
+    def write_at(self, at: int, data: memoryview) -> None:
+        """Write bytes where they belong; threads may do so side by side."""
+        assert at + len(data) <= self.size, "the caller caps the stream"
+        with files.store_errors(self._part):
+            while data:
+                written = os.pwrite(self._handle, data, at)
+                at, data = at + written, data[written:]
+
+    def advance(self, to: int) -> None:
+        """Hash what `write_at` brought, up to `to`: those bytes count from now on."""
+        with files.store_errors(self._part):
+            view = memoryview(bytearray(min(_CHUNK, to - self.offset)))
+            while self.offset < to:
+                got = os.preadv(self._handle, [view[: to - self.offset]], self.offset)
+                if not got:
+                    raise OSError(errno.EIO, "the part file lost what was written to it")
+                self._hash.update(view[:got])
+                self.offset += got
+            if self.info is not None and self.offset < self.size:
+                self.info, self._kept = replace(self.info, have=self.offset), False
+                self._keep_sidecar()
+
+    def end_ranges(self) -> None:
+        """Cut off what does not count, so that `write` can go on."""
+        if self.done or self._descriptor is None:
+            return
+        with files.store_errors(self._part):
+            os.ftruncate(self._handle, self.offset)
+            os.lseek(self._handle, 0, os.SEEK_END)
+            self._count_all()
 
     def matches(self) -> bool:
         """Return True when the part is complete and has the promised digest."""
@@ -365,11 +411,16 @@ class PartWriter:
                 os.unlink(path)
 
     def _keep_sidecar(self) -> None:
-        if not self._kept and self.info is not None:
+        if (self._stale or not self._kept) and self.info is not None:
             files.write_atomic(
                 self._sidecar + ".new", self._sidecar, self.info.encode(), sync=False, read_only=False
             )
-            self._kept = True
+            self._kept, self._stale = True, False
+
+    def _count_all(self) -> None:
+        """Let all bytes of the part count again; the sidecar says so before the next one is written."""
+        if self.info is not None and self.info.have is not None:
+            self.info, self._stale = replace(self.info, have=None), True
 
     def _forget_sidecar(self) -> None:
         if self._kept:

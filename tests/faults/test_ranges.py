@@ -1,0 +1,145 @@
+"""Large payloads in ranges: right bytes from every server, continued where they were hashed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.faults.mirror import Package, unsigned, write_package
+from tests.faults.run import QUICK, fetch, final_files, leftovers
+from tests.faults.server import Fault, FaultServer
+
+from cachefetch.errors import CachefetchError, DigestError, NetworkError
+from cachefetch.fetch.resume import PartInfo, read_info
+
+SIZE = 1_000_000
+RANGE = 100_000
+LIMITS = replace(QUICK, small_bytes=0, split_bytes=400_000, range_bytes=RANGE)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return write_package(str(tmp_path / "mirror"), "large", SIZE)
+
+
+@pytest.fixture
+def server(tmp_path: Path, package: Package) -> Iterator[FaultServer]:
+    with FaultServer(str(tmp_path / "mirror")) as started:
+        yield started
+
+
+def asked(server: FaultServer, package: Package) -> list[str | None]:
+    return [r.headers.get("range") for r in server.requests if r.path == "/" + package.blob]
+
+
+def test_ranges_over_several_connections(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    receipt = fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    expected = {f"bytes={at}-{at + RANGE - 1}" for at in range(0, SIZE, RANGE)}
+    assert sorted(asked(server, package), key=str) == sorted(expected)
+    etags = [r.headers.get("if-range") for r in server.requests if r.path == "/" + package.blob]
+    assert etags[0] is None
+    assert all(etags[1:])
+    assert 1 < server.most_at_once <= LIMITS.split_connections
+    assert receipt.network_bytes > SIZE
+    assert leftovers(tmp_path / "store") == []
+
+
+FAULTS = {
+    "cut": [Fault(), Fault(cut_after=30_000)],
+    "reset": [Fault(), Fault(), Fault(reset_after=30_000)],
+    "503": [Fault(), Fault(), Fault(), Fault(status=503)],
+    "429 at first": [Fault(status=429)],
+    "stall": [Fault(), Fault(stall_after=30_000)],
+    "wrong range": [Fault(), Fault(), Fault(range_shift=7)],
+    "changed": [Fault(), Fault(), Fault(etag='"other"')],
+    "ranges end": [Fault(), Fault(), Fault(ignore_range=True)],
+    "416": [Fault(), Fault(), Fault(status=416)],
+    "ranges have no end": [Fault(ignore_end=True)],
+    "ranges have no end later": [Fault(), Fault(), Fault(ignore_end=True)],
+    "no ranges": [Fault(ignore_range=True)],
+    "no length": [Fault(no_length=True)],
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_right_in_spite_of(name: str, server: FaultServer, package: Package, tmp_path: Path) -> None:
+    server.script("/" + package.blob, *FAULTS[name])
+    receipt = fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    assert not receipt.warnings
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_no_ranges_while_other_payloads_wait(server: FaultServer, tmp_path: Path, package: Package) -> None:
+    other = write_package(str(tmp_path / "mirror"), "other", SIZE)
+    wanted = [one.wanted(unsigned("m", server.url)) for one in (package, other)]
+    fetch(wanted, tmp_path / "store", limits=replace(LIMITS, blob_connections=2))
+    assert asked(server, package) + asked(server, other) == [None, None]
+
+
+def test_wrong_bytes_are_refused(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    server.script("/" + package.blob, Fault(corrupt_at=555_555, times=0))
+    with pytest.raises(DigestError):
+        fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert package.sha256 not in final_files(tmp_path / "store")
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_continues_where_it_was_hashed(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    server.script("/" + package.blob, Fault(), Fault(), Fault(), *[Fault(reset_after=10)] * 7)
+    with pytest.raises(NetworkError):
+        fetch([package.wanted(unsigned("m", server.url))], store, limits=replace(LIMITS, attempts=1))
+    have = os.path.getsize(store / "partial" / f"{package.sha256}.part")
+    assert have >= RANGE
+    assert have % RANGE == 0
+    before = len(server.requests)
+    fetch([package.wanted(unsigned("m", server.url))], store, limits=LIMITS)
+    offsets = [int((r.headers["range"]).split("=")[1].split("-")[0]) for r in server.requests[before:]]
+    assert min(offsets) == have
+    assert final_files(store)[package.sha256] == package.payload
+
+
+def test_bytes_behind_the_hashed_ones_do_not_count_after_a_kill(
+    server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    partial = tmp_path / "store" / "partial"
+    partial.mkdir(parents=True)
+    garbage = package.payload[: 3 * RANGE] + bytes(2 * RANGE)  # holes where ranges were under way
+    (partial / f"{package.sha256}.part").write_bytes(garbage)
+    info = PartInfo(f"{server.url}/{package.blob}", None, package.sha256, SIZE, 3 * RANGE)
+    assert read_info(info.encode()) == info
+    (partial / f"{package.sha256}.json").write_bytes(info.encode())
+    fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert f"bytes={3 * RANGE}-{4 * RANGE - 1}" in asked(server, package)
+    assert "bytes=0" not in str(asked(server, package))
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+
+
+@pytest.mark.parametrize("have", ["many", -1, True, 2.5])
+def test_a_sidecar_with_a_wrong_count_is_not_used(have: object) -> None:
+    info = json.loads(PartInfo("u", None, "0" * 64, 10).encode())
+    assert read_info(json.dumps({**info, "have": have}).encode()) is None
+
+
+def test_one_mirror_starts_and_another_goes_on(tmp_path: Path, server: FaultServer, package: Package) -> None:
+    server.script("/" + package.blob, Fault(), Fault(), Fault(), Fault(status=404, times=0))
+    with FaultServer(str(tmp_path / "mirror")) as second:
+        sources = unsigned("first", server.url), unsigned("second", second.url)
+        receipt = fetch([package.wanted(*sources)], tmp_path / "store", limits=LIMITS)
+        assert receipt.items[0].mirror == "second"
+        assert len(asked(second, package)) < SIZE // RANGE
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+
+
+def test_an_error_of_the_store_ends_it(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    (tmp_path / "store" / "sha256").mkdir(parents=True)
+    (tmp_path / "store" / "sha256" / package.sha256[:2]).write_text("a file stands in the way")
+    with pytest.raises(CachefetchError) as caught:
+        fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert caught.value.exit_code == 10
