@@ -169,10 +169,16 @@ def _parse_requirement(text: str, known: Callable[[str], bool] | None, prereleas
 
 
 def _python_name(spec: Spec, specs: Specs) -> Spec:
-    """Take a bare name that no mirror knows for that of a Python project, where there is one (docs/semantics.md)."""
-    if str(spec) != spec.name or specs.named(spec.name) or not specs.named(f"py-{spec.name}"):
+    """Take a bare name that no mirror knows for that of a Python project, where there is one (docs/semantics.md).
+
+    So also ``ruamel.yaml``, which as a spec is the package yaml in the namespace ruamel.
+    """
+    if str(spec) != spec.name or specs.named(spec.name):
         return spec
-    return _parse_requirement(spec.name, lambda name: bool(specs.named(name)), False)
+    text = f"{spec.namespace}.{spec.name}" if spec.namespace else spec.name
+    if not specs.named(f"py-{text.lower().replace('.', '-').replace('_', '-')}"):
+        return spec
+    return _parse_requirement(text, lambda name: bool(specs.named(name)), False)
 
 
 def parse_constraint(text: str | None, specs: Specs | None = None) -> Spec | None:

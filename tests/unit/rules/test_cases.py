@@ -12,6 +12,18 @@ from cachefetch.resolver.explain import MESSAGES, WORDS, conflict_lines, explain
 from cachefetch.resolver.resolution import REASONS, Resolution
 
 ALL = load_all()
+#: The traps of the reference, by row; the field `pitfalls` of a case names the rows that it shows.
+PITFALLS = {
+    1: "a version is a range", 2: "no zero padding", 3: "upper bounds hold pre-releases", 4: "lists and empty ranges",
+    5: "PEP 440 pre-releases", 6: "develop is above all numbers", 7: "at least these values", 8: "absent variants",
+    9: "variants after %", 10: "no compiled code", 11: "old compiler names", 12: "any of, all of",
+    13: "build dependencies further down", 14: "platform=*", 15: "os=a,b", 16: "arch= of two parts", 17: "exact targets",
+    18: "targets are a partial order", 19: "generic hosts", 20: "labels of systems", 21: "prefix of the libc",
+    22: "newest libc of the closure", 23: "externals have no binary", 24: "pruned dependencies",
+    25: "Python requirements and namespaces", 26: "one hash in several mirrors", 27: "runtimes float", 28: "dashes",
+    29: "macOS facts", 30: "Windows builds",
+}  # fmt: skip
+WORKED = 48
 
 
 @pytest.fixture(params=ALL, ids=[case["name"] for case in ALL])
@@ -104,4 +116,10 @@ def test_every_reason_has_words_for_people() -> None:
 def test_there_are_enough_cases() -> None:
     assert len(ALL) >= 120
     assert len({case["name"] for case in ALL}) == len(ALL)
-    assert sum(case["name"].startswith("worked: ") for case in ALL) == 48
+
+
+def test_every_row_of_the_reference_has_a_case() -> None:
+    shown = {row for case in ALL for row in case.get("pitfalls", ())}
+    assert shown == set(PITFALLS) == set(range(1, 31))
+    worked = [case["name"].removeprefix("worked: ") for case in ALL if case["name"].startswith("worked: ")]
+    assert worked == [f"{number:02}" for number in range(1, WORKED + 1)]
