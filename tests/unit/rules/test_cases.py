@@ -17,9 +17,10 @@ PITFALLS = {
     1: "a version is a range", 2: "no zero padding", 3: "upper bounds hold pre-releases", 4: "lists and empty ranges",
     5: "PEP 440 pre-releases", 6: "develop is above all numbers", 7: "at least these values", 8: "absent variants",
     9: "variants after %", 10: "no compiled code", 11: "old compiler names", 12: "any of, all of",
-    13: "build dependencies further down", 14: "platform=*", 15: "os=a,b", 16: "arch= of two parts", 17: "exact targets",
-    18: "targets are a partial order", 19: "generic hosts", 20: "labels of systems", 21: "prefix of the libc",
-    22: "newest libc of the closure", 23: "externals have no binary", 24: "pruned dependencies",
+    13: "build dependencies further down", 14: "platform=*", 15: "os=a,b", 16: "arch= of two parts",
+    17: "exact targets", 18: "targets are a partial order", 19: "generic hosts", 20: "labels of systems",
+    21: "prefix of the libc", 22: "newest libc of the closure", 23: "externals have no binary",
+    24: "pruned dependencies",
     25: "Python requirements and namespaces", 26: "one hash in several mirrors", 27: "runtimes float", 28: "dashes",
     29: "macOS facts", 30: "Windows builds",
 }  # fmt: skip
