@@ -67,13 +67,14 @@ def resolve(
     found_here = exists if local_host and not host.overridden and not others else None
     usual = Usual(sources.specs.versioned)
     known: dict[str, bool] = {}
-    walked: dict[str, Closure] = {}
+    first = Context(parse(""), host, sources.specs, policy, found_here)
+    machines = (first, *(first.on(other) for other in others))
     found: dict[str, rank.Evaluation] = {}
     for spec in specs:
         query = str(spec)
         if query in found:
             continue
-        contexts = tuple(Context(spec, h, sources.specs, policy, found_here, walked) for h in (host, *others))
+        contexts = tuple(machine.asking(spec) for machine in machines)
         candidates, known[query] = _candidates(contexts[0], sources.specs)
         if not spec.name and len({record.node.name for record in candidates}) > 1:
             raise _not_one(spec, candidates, sources)  # which package is meant, nobody can tell

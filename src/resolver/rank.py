@@ -43,6 +43,7 @@ class Evaluation:
     rejected: tuple[Rejection, ...]
     relax: tuple[tuple[str, int], ...]
     candidates: tuple[Record, ...]
+    memo: dict[str, Shortened]
 
     @property
     def count(self) -> int:
@@ -60,14 +61,17 @@ class Evaluation:
 
 
 @frozen
-class Ranking:
-    """The order of the pool: `best`, the others best first, the keys that decided, values and texts of the best."""
+class Shortened:
+    """How the pool was shortened to `best`: the keys that decided, the values and texts of the best in each key.
 
-    best: Record | None
-    others: tuple[Other, ...] = ()
-    decided: tuple[str, ...] = ()
-    keys: Mapping[str, Any] = {}
-    texts: Mapping[str, str] = {}
+    `dropped` has, for each key that dropped any, its code and word and the (value, text, record) of the losers.
+    """
+
+    best: Record
+    dropped: tuple[tuple[str, str, tuple[tuple[Any, str, Record], ...]], ...]
+    decided: tuple[str, ...]
+    keys: Mapping[str, Any]
+    texts: Mapping[str, str]
 
 
 def choose(
@@ -117,6 +121,7 @@ def evaluate(contexts: tuple[Context, ...], candidates: Sequence[Record], usual:
         rejected,
         () if accepted else _relaxations(failed, contexts),
         tuple(candidates),
+        {},
     )
 
 
@@ -131,16 +136,17 @@ def root_of(
         pick: a hash of the pool that several roots agreed on (unify); "" for the best by the keys.
         full: give the value of every key for the choice, also of those that could not decide any more.
     """
-    ranking = _order(evaluation, pick=pick, full=full)
-    best, context = ranking.best, evaluation.contexts[0]
+    context = evaluation.contexts[0]
+    ranking = _shorten(evaluation, pick=pick, full=full) if evaluation.pool.accepted else None
+    best = ranking.best if ranking else None
     return Root(
         query=str(context.spec),
         candidates=evaluation.count,
         chosen=artifact(best, context.dag) if best else None,
-        decided_by=ranking.decided,
-        keys=ranking.keys,
-        key_texts=ranking.texts,
-        others=_compared(ranking, context),
+        decided_by=ranking.decided if ranking else (),
+        keys=ranking.keys if ranking else {},
+        key_texts=ranking.texts if ranking else {},
+        others=_compared(ranking.best, _others(ranking, evaluation), context) if ranking else (),
         rejected=evaluation.rejected,
         relax=evaluation.relax,
         notes=notes + (_remarks(best, context) if best else ()),
@@ -150,11 +156,10 @@ def root_of(
 
 def ordered(evaluation: Evaluation) -> list[Record]:
     """Return the pool, best first."""
-    ranking = _order(evaluation, pick="", full=False)
-    if ranking.best is None:
+    if not evaluation.pool.accepted:
         return []
-    place = {other.artifact.hash: number for number, other in enumerate(ranking.others)}
-    return sorted(evaluation.pool.accepted, key=lambda record: place.get(record.node.hash, -1))
+    ranking = _shorten(evaluation, pick="", full=False)
+    return [ranking.best, *(record for group in reversed(ranking.dropped) for _, _, record in group[2])]
 
 
 def vectors(evaluation: Evaluation, only: frozenset[str]) -> dict[str, tuple[int, ...]]:
@@ -248,16 +253,16 @@ def _rejection(record: Record, found: list[Mismatch], context: Context) -> Rejec
     return Rejection(artifact(record, context.dag), first.code, first.have, first.need, also)
 
 
-def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
-    """Shorten the pool key by key; with `pick`, the keys are compared with that candidate's."""
-    pool = evaluation.pool
+def _shorten(evaluation: Evaluation, *, pick: str, full: bool) -> Shortened:
+    """Shorten the pool, which is not empty, key by key; with `pick`, the keys are compared with that candidate's."""
+    memo, pool = evaluation.memo, evaluation.pool
+    if not full and "" in memo and pick in ("", memo[""].best.node.hash):
+        return memo[""]
     survivors = list(pool.accepted)
-    if not survivors:
-        return Ranking(None)
     decided: list[str] = []
     keys: dict[str, Any] = {}
     texts: dict[str, str] = {}
-    dropped: list[list[Other]] = []
+    dropped: list[tuple[str, str, tuple[tuple[Any, str, Record], ...]]] = []
     picked = next((record for record in survivors if record.node.hash == pick), None)
     for code, word, build in evaluation.measures():
         if len(survivors) == 1 and not full and keys:
@@ -272,14 +277,25 @@ def _order(evaluation: Evaluation, *, pick: str, full: bool) -> Ranking:
         if losers:
             decided += ["unify"] if any(value < best for value, _, _ in losers) else []
             decided += [code] if any(value > best for value, _, _ in losers) else []
-            dropped.append([_loser(v, code, word, best, texts[code], pool) for v in losers])
+            dropped.append((code, word, tuple(losers)))
             survivors = [record for value, _, record in values if value == best]
     if evaluation.incomplete:
         decided.insert(0, "K0")
-        dropped.insert(0, [_incomplete(record, pool) for record in evaluation.incomplete])
-    # Who was dropped by a later key was equal to the best for longer.
-    others = tuple(other for group in reversed(dropped) for other in group)
-    return Ranking(picked or survivors[0], others, tuple(dict.fromkeys(decided)), keys, texts)
+    found = Shortened(picked or survivors[0], tuple(dropped), tuple(dict.fromkeys(decided)), keys, texts)
+    if not full and not picked:
+        memo[""] = found
+    return found
+
+
+def _others(ranking: Shortened, evaluation: Evaluation) -> list[Other]:
+    """Return the candidates that were not chosen, best first: who was dropped by a later key was equal for longer."""
+    pool = evaluation.pool
+    found = [
+        _loser(value, code, word, ranking.keys[code], ranking.texts[code], pool)
+        for code, word, group in reversed(ranking.dropped)
+        for value in group
+    ]
+    return found + [_incomplete(record, pool) for record in evaluation.incomplete]
 
 
 def _loser(value: tuple[Any, str, Record], code: str, word: str, best: Any, text: str, pool: Pool) -> Other:
@@ -296,14 +312,11 @@ def _incomplete(record: Record, pool: Pool) -> Other:
     return Other(artifact(record, pool.context.dag), "K0", have, "complete", len(missing))
 
 
-def _compared(ranking: Ranking, context: Context) -> tuple[Other, ...]:
+def _compared(best: Record, others: Sequence[Other], context: Context) -> tuple[Other, ...]:
     """Add what differs along the DAG to the nearest others, and to all that look alike."""
-    if ranking.best is None:
-        return ()
-    found = []
-    dag = context.dag
-    against = Comparison(ranking.best.node, dag, context.below)
-    for number, other in enumerate(ranking.others):
+    found, dag = [], context.dag
+    against = Comparison(best.node, dag, context.below)
+    for number, other in enumerate(others):
         record = dag.record(other.artifact.hash)
         if record is not None and (number < _COMPARED or other.worse_by in _TWIN_KEYS):
             other = other.with_differences(against.differences(record.node))

@@ -54,7 +54,8 @@ class Context:
         policy: settings.
         prefix_exists: tells whether an external's prefix is on this machine; None when it must not be tested
             because the answer is for another host.
-        walked: closures by hash that contexts over the same `dag` share; None for its own.
+
+    `asking` and `on` give contexts that share what is known of the closures already.
     """
 
     def __init__(
@@ -64,12 +65,11 @@ class Context:
         dag: Dag,
         policy: Policy | None = None,
         prefix_exists: Callable[[str], bool] | None = None,
-        walked: dict[str, Closure] | None = None,
     ) -> None:
         self.spec, self.host, self.dag = spec, host, dag
         self.policy = policy if policy is not None else Policy()
         self.prefix_exists = prefix_exists
-        self._closures: dict[str, Closure] = {} if walked is None else walked
+        self._closures: dict[str, Closure] = {}
         self._walked: Memo = {}
         self._dependencies: dict[str, tuple[Node, ...]] = {}
         #: What a gate found out about a closure node, by gate and hash: candidates share most of their nodes.
@@ -78,8 +78,16 @@ class Context:
         self.ambiguous: tuple[str, ...] = ()
 
     def asking(self, spec: Spec) -> Context:
-        """Return the context of another request for the same host, with the closures that are known already."""
-        return Context(spec, self.host, self.dag, self.policy, self.prefix_exists, self._closures)
+        """Return the context of another request for the same host."""
+        made = self.on(self.host)
+        made.spec, made.judged = spec, self.judged
+        return made
+
+    def on(self, host: Host) -> Context:
+        """Return the context of the same request on another host."""
+        made = Context(self.spec, host, self.dag, self.policy, self.prefix_exists)
+        made._closures, made._walked, made._dependencies = self._closures, self._walked, self._dependencies
+        return made
 
     def providers(self, virtual: str) -> tuple[str, ...]:
         """Return the packages that may stand for a virtual, best first; () for a name that is none."""
