@@ -56,7 +56,7 @@ def resolve(
         exists: tells whether such a prefix is there.
         others: further hosts on which the same binaries must run.
         pinned: the only hash that may be chosen, by canonical query (a lock file); None for all.
-        full: give the value of every key for what is chosen, also of those that could not decide any more.
+        full: say all that explains the answer: the value of every key, and what differs in the runners-up.
         requirements: Python requirements, resolved with the queries.
         prereleases: requirements admit pre-releases.
 

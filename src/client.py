@@ -406,7 +406,7 @@ class AsyncClient(_Base):
             requirements: Python requirements, such as the lines of a requirements file.
             prereleases: requirements admit pre-releases that they do not mention.
             others: further hosts on which the same binaries must run; `host` is then the first of them.
-            full: give the value of every key for the choice, also of those that could not decide any more.
+            full: say all that explains the answer: the value of every key, and what differs in the runners-up.
 
         Returns:
             The answer; look at `status`. Nothing fitting is an answer, not an exception.

@@ -81,7 +81,7 @@ def _resolve(
         requirements=requirements_from(args),
         prereleases=args.pre,
         others=others,
-        full=bool(args.json),
+        full=bool(args.json or args.explain),
     )
 
 

@@ -62,6 +62,8 @@ def _present(node: Node | None) -> str:
 
 def _attributes(best: Node, other: Node, dag: Dag) -> Iterator[Difference]:
     name = other.name
+    if _plain(best) == _plain(other) and _compiler(best, dag) == _compiler(other, dag):
+        return
     pairs: list[tuple[str, object, object]] = [
         ("version", other.version, best.version),
         ("namespace", other.namespace, best.namespace),
@@ -81,6 +83,12 @@ def _attributes(best: Node, other: Node, dag: Dag) -> Iterator[Difference]:
     for what, have, kept in pairs:
         if have != kept:
             yield Difference(name, what, _text(have), _text(kept))
+
+
+def _plain(node: Node) -> tuple[object, ...]:
+    """Return all that `_attributes` compares, but for the compiler."""
+    place = (node.platform, node.os, node.target, node.external)
+    return (node.version, node.variants, place, node.namespace, node.format, node.build_spec, node.flags)
 
 
 def _compiler(node: Node, dag: Dag) -> str | None:

@@ -134,7 +134,8 @@ def root_of(
         evaluation: from `evaluate`.
         notes: remarks of the parser.
         pick: a hash of the pool that several roots agreed on (unify); "" for the best by the keys.
-        full: give the value of every key for the choice, also of those that could not decide any more.
+        full: give the value of every key, also of those that could not decide any more, and the differences of the
+            runners-up.
     """
     context = evaluation.contexts[0]
     ranking = _shorten(evaluation, pick=pick, full=full) if evaluation.pool.accepted else None
@@ -146,7 +147,7 @@ def root_of(
         decided_by=ranking.decided if ranking else (),
         keys=ranking.keys if ranking else {},
         key_texts=ranking.texts if ranking else {},
-        others=_compared(ranking.best, _others(ranking, evaluation), context) if ranking else (),
+        others=_runners_up(ranking, evaluation, full=full) if ranking else (),
         rejected=evaluation.rejected,
         relax=evaluation.relax,
         notes=notes + (_remarks(best, context) if best else ()),
@@ -165,24 +166,30 @@ def ordered(evaluation: Evaluation) -> list[Record]:
 def vectors(evaluation: Evaluation, only: frozenset[str]) -> dict[str, tuple[int, ...]]:
     """Return the key vector of the candidates `only`: one whole number a key, so that vectors of roots can be added.
 
-    K11, K14 and K16 are no numbers: their place in the sorted list of the pool stands for them.
+    K11, K14 and K16 are no numbers: their place in the sorted list of these candidates stands for them.
     """
-    evaluation.pool.compared = evaluation.pool.accepted
+    records = [record for record in evaluation.pool.accepted if record.node.hash in only]
+    evaluation.pool.compared = records
     found: dict[str, list[int]] = {hash_: [] for hash_ in only}
     for _, _, build in evaluation.measures():
         measure = build()
-        values = {r.node.hash: measure(r)[0] for r in evaluation.pool.accepted}
+        values = {record.node.hash: measure(record)[0] for record in records}
         if not all(isinstance(value, int) for value in values.values()):
-            places: dict[str, int] = {}
-            last: Any = None
-            at = -1
-            for value, hash_ in sorted((value, hash_) for hash_, value in values.items()):
-                at, last = (at, last) if value == last else (at + 1, value)
-                places[hash_] = at
-            values = places
+            values = _places(values)
         for hash_, numbers in found.items():
             numbers.append(values[hash_])
     return {hash_: tuple(numbers) for hash_, numbers in found.items()}
+
+
+def _places(values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the place of each value among the distinct ones, smallest first."""
+    found: dict[str, int] = {}
+    last: Any = None
+    at = -1
+    for value, hash_ in sorted((value, hash_) for hash_, value in values.items()):
+        at, last = (at, last) if value == last else (at + 1, value)
+        found[hash_] = at
+    return found
 
 
 def artifact(record: Record, dag: Dag) -> Artifact:
@@ -287,7 +294,7 @@ def _shorten(evaluation: Evaluation, *, pick: str, full: bool) -> Shortened:
     return found
 
 
-def _others(ranking: Shortened, evaluation: Evaluation) -> list[Other]:
+def _runners_up(ranking: Shortened, evaluation: Evaluation, *, full: bool) -> tuple[Other, ...]:
     """Return the candidates that were not chosen, best first: who was dropped by a later key was equal for longer."""
     pool = evaluation.pool
     found = [
@@ -295,7 +302,8 @@ def _others(ranking: Shortened, evaluation: Evaluation) -> list[Other]:
         for code, word, group in reversed(ranking.dropped)
         for value in group
     ]
-    return found + [_incomplete(record, pool) for record in evaluation.incomplete]
+    found += [_incomplete(record, pool) for record in evaluation.incomplete]
+    return _compared(ranking.best, found, pool.context) if full else tuple(found)
 
 
 def _loser(value: tuple[Any, str, Record], code: str, word: str, best: Any, text: str, pool: Pool) -> Other:
