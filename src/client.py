@@ -802,6 +802,7 @@ class AsyncClient(_Base):
         since: str = "",
         sign_key: str = "",
         staging: str = "",
+        convert: bool = False,
     ) -> ExportReport:
         """Write a bundle for removable media.
 
@@ -813,6 +814,7 @@ class AsyncClient(_Base):
             since: path of a receipt of `bundle_import`: only what its mirror lacks is written.
             sign_key: path of a secret OpenPGP key that signs the bundle, or "".
             staging: directory that is kept for the next export; "" for one beside `to` that is removed.
+            convert: pack packages of layout 2 too, as unsigned ones of layout 3, which a bundle holds.
 
         Raises:
             UsageError, FormatError, ConfigError: an argument cannot be used.
@@ -830,7 +832,7 @@ class AsyncClient(_Base):
         if whole and not staging and bundling.is_mirror_directory(mirrors[0].location):
             return await to_thread.run_sync(pack, mirrors[0].location)
         async with bundling.staging_directory(staging, to) as place:
-            report = await self._sync(selection, place)
+            report = await self._sync(selection, place, convert=convert, carried=True)
             if report.status == "no-candidate":
                 raise UsageError("; ".join(problem.message for problem in report.problems))
             return await to_thread.run_sync(partial(pack, place, problems=report.problems))

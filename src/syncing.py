@@ -393,12 +393,14 @@ async def sync(
     publish: bool = False,
     wait: bool = False,
     convert: bool = False,
+    carried: bool = False,
     adjust: Adjust | None = None,
     variant: str = "",
 ) -> SyncReport:
     """Sync once; arguments as for `AsyncClient.sync`, with the open sources and the parts of the fetch engine.
 
-    `adjust` changes the job, knowing what the journal has; `variant` as for `state_key`.
+    With `carried` the destination is for a bundle, which has layout 3. `adjust` changes the job, knowing what the
+    journal has; `variant` as for `state_key`.
     """
     from . import __version__
     from .fetch.mirror.build_cache import BuildCache
@@ -407,6 +409,10 @@ async def sync(
     from .fetch.mirror.journal import Journal
 
     layout = destination_layout(delivery.values(), convert=convert)
+    if carried and layout == "v2":
+        raise UsageError(
+            "a bundle holds layout 3, the mirror has layout 2", hint="--convert makes unsigned layout 3"
+        )
     to = absolute_directory(to)
     check_destination(to, layout)
     if _is_one_of(to, delivery.values()):

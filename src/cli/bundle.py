@@ -36,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--staging", metavar="DIR", default="", help="keep the copy that is packed here, for the next export"
     )
+    export.add_argument(
+        "--convert", action="store_true", help="pack packages of layout 2 as unsigned ones of layout 3"
+    )
     parser.add_argument("--receipt", metavar="FILE", default="", help="import: write the receipt here too")
     add_selection(parser)
     add_mirrors(parser)
@@ -66,6 +69,7 @@ def _export(client: Client, args: argparse.Namespace) -> int:
         since=args.since,
         sign_key=args.sign_key,
         staging=args.staging,
+        convert=args.convert,
     )
     if args.json:
         document(report.to_dict())

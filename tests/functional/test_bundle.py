@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pysequoia
 import pytest
-from tests.functional.conftest import DEBIAN, KEY, MIRROR, ROOT, Done
+from tests.functional.conftest import DEBIAN, FIXTURES, KEY, MIRROR, ROOT, Done
 from tests.functional.test_sync import SIGNED, files, sync, tarball_of, verified
 from tests.tools.mirrors import make_node, write_index, write_package
 
@@ -244,6 +247,33 @@ def test_a_selection_is_staged_and_then_carried(cli: Cli, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir() if "staging" in path.name] == []
     imported(cli, tmp_path / "z.bundle", "--to", tmp_path / "to")
     assert sync(cli, "zlib", source=SIGNED, to=tmp_path / "direct").code == 0
+    assert files(tmp_path / "to") == files(tmp_path / "direct")
+
+
+def test_layout_2_is_carried_as_layout_3(cli: Cli, tmp_path: Path) -> None:
+    words = ("--from", FIXTURES / "v2-unsigned", "--unsigned", "--to", tmp_path / "x.bundle", "--json")
+    refused = cli("bundle", "export", *words)
+    assert (refused.code, "--convert" in refused.json["hint"]) == (2, True)
+    assert cli("bundle", "export", *words, "--convert").code == 0
+    done = imported(cli, tmp_path / "x.bundle", "--to", tmp_path / "to", policy=("--unsigned",))
+    assert done["done"]["packages"] == 72
+    assert verified(cli, tmp_path / "to", "--unsigned")["problems"] == []
+
+
+def test_an_import_that_was_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
+    exported(cli, SIGNED, tmp_path / "x.bundle")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    words = ["bundle", "import", str(tmp_path / "x.bundle"), "--key", KEY, "--to", str(tmp_path / "to"), "-q"]
+    command = [sys.executable, "-m", "cachefetch", *words]
+    for pause in (0.3, 0.5, 0.7):
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        if (tmp_path / "to/v3").exists():
+            assert {p["what"] for p in verified(cli, tmp_path / "to")["problems"]} <= {"incomplete"}
+    imported(cli, tmp_path / "x.bundle", "--to", tmp_path / "to")
+    assert sync(cli, "--all", source=SIGNED, to=tmp_path / "direct").code == 0
     assert files(tmp_path / "to") == files(tmp_path / "direct")
 
 
