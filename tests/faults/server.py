@@ -80,19 +80,28 @@ class FaultServer:
     """
 
     def __init__(
-        self, root: str, *, tls: ssl.SSLContext | None = None, user: str = "", rate: float = 0
+        self,
+        root: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        user: str = "",
+        rate: float = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.root = root
         self.rate = rate
         self.user = user
         self.requests: list[Request] = []
         self.most_at_once = 0
+        self.sent = 0  # bytes of bodies, roughly: what the system takes is on its way
         self._open = 0
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._lock = threading.Lock()
         self.closing = threading.Event()
         handler = type("Handler", (_Handler,), {"faults": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
+        kind = _Server6 if ":" in host else _Server
+        self._server = kind((host, 0), handler)
+        self._host = f"[{host}]" if ":" in host else host
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._scheme = "https" if tls else "http"
@@ -104,7 +113,7 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self.port}"
+        return f"{self._scheme}://{self._host}:{self.port}"
 
     def script(self, path: str, *faults: Fault) -> None:
         """Answer the next requests of `path` ("*": of any path without faults of its own) with `faults`."""
@@ -173,6 +182,10 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: clients of these tests hang up, and fail handshakes, on purpose."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -285,6 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.faults.rate:
             for start in range(0, len(body), 1 << 15):
                 self.wfile.write(body[start : start + (1 << 15)])
+                self.faults.sent += len(body[start : start + (1 << 15)])
                 time.sleep((1 << 15) / self.faults.rate)
         else:
             self.wfile.write(body)

@@ -24,13 +24,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def start(
-    store: Path, url: str, packages: Sequence[Package], prefix: Sequence[str] = ()
+    store: Path, url: str, packages: Sequence[Package], prefix: Sequence[str] = (), **environ: str
 ) -> subprocess.Popen[str]:
     names = [f"{p.name}:{p.version}:{p.hash}" for p in packages]
     return subprocess.Popen(
         [*prefix, sys.executable, "-m", "tests.faults.worker", str(store), url, *names],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / '.dev'}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / '.dev'}{os.pathsep}{ROOT}", **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,30 +38,33 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, object]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, (process.returncode, out, err)
     document = json.loads(out)
     assert isinstance(document, dict)
     return document
 
 
-def kill_and_resume(tmp_path: Path, kills: int, seed: int) -> tuple[int, int]:
-    """Fetch, killed at random moments, until it is done; return the number of kills that hit, and of resumes."""
+def kill_and_resume(tmp_path: Path, kills: int, seed: int) -> int:
+    """Fetch, killed after a random number of bytes again and again, then to the end; return the number of resumes.
+
+    All kills together come before the last byte, so that each one hits, however fast the machine is.
+    """
     root = str(tmp_path / "mirror")
     packages = [write_package(root, f"p{i}", 1_500_000 + i) for i in range(6)]
+    packages += [write_package(root, f"small{i}", 20_000 + i) for i in range(20)]
     store, chance = tmp_path / "store", random.Random(seed)
-    killed = 0
     with FaultServer(root, rate=600_000) as server:
         for _ in range(kills):
             done = set(final_files(store))
-            before = len(server.requests)
+            before, sent = len(server.requests), server.sent
             process = start(store, server.url, packages)
-            while len(server.requests) == before and process.poll() is None:
-                time.sleep(0.005)  # importing takes longer than moving
-            time.sleep(chance.uniform(0, 0.9))
+            after = sent + chance.uniform(0, 5_000_000 / kills)
+            while (server.sent <= after or len(server.requests) == before) and process.poll() is None:
+                time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            killed += process.returncode == -signal.SIGKILL
+            assert process.returncode == -signal.SIGKILL, "the run was done before its kill"
             for digest, data in final_files(store).items():
                 assert hashlib.sha256(data).hexdigest() == digest
             again = [r.path for r in server.requests[before:] if r.path.rpartition("/")[2] in done]
@@ -70,37 +73,56 @@ def kill_and_resume(tmp_path: Path, kills: int, seed: int) -> tuple[int, int]:
         resumed = sum("range" in request.headers for request in server.requests)
     assert {p.sha256 for p in packages} <= set(final_files(store))
     assert leftovers(store) == []
-    return killed, resumed
+    return resumed
 
 
 def test_killed_at_five_moments_then_complete(tmp_path: Path) -> None:
-    killed, resumed = kill_and_resume(tmp_path, 5, seed=1)
-    assert killed, "every run was done before its kill"
-    assert resumed, "no transfer was continued"
+    assert kill_and_resume(tmp_path, 5, seed=1), "no transfer was continued"
 
 
 @pytest.mark.long
 def test_killed_at_fifty_moments_then_complete(tmp_path: Path) -> None:
-    rounds = [kill_and_resume(tmp_path / str(i), 5, seed=100 + i) for i in range(10)]
-    assert sum(killed for killed, _ in rounds) >= 40
-    assert sum(resumed for _, resumed in rounds) >= 40
+    assert sum(kill_and_resume(tmp_path / str(i), 5, seed=100 + i) for i in range(10)) >= 10
 
 
-def test_32_processes_fetch_each_blob_once(tmp_path: Path) -> None:
-    root = str(tmp_path / "mirror")
-    packages = [write_package(root, f"p{i}", 200_000 + i) for i in range(10)]
-    store = tmp_path / "store"
-    with FaultServer(root, rate=2_000_000) as server:
-        crowd = [start(store, server.url, packages) for _ in range(32)]
-        documents = [finish(process) for process in crowd]
+def crowd(tmp_path: Path, processes: int, **environ: str) -> None:
+    """Let processes fetch the same packages into one cold store: each file is asked for once."""
+    root, store = str(tmp_path / "mirror"), tmp_path / "store"
+    packages = [write_package(root, f"p{i}", 1_000 if i % 2 else 400_000 + i) for i in range(12)]
+    layered = packages[:4] if "SITE" in environ else []
+    if layered:
+        fetch([package.wanted(unsigned("m", root)) for package in layered], environ["SITE"])
+        before = sorted(Path(environ["SITE"]).rglob("*"))
+    with FaultServer(root, rate=4_000_000) as server:
+        running = [start(store, server.url, packages, **environ) for _ in range(processes)]
+        documents = [finish(process) for process in running]
         for package in packages:
-            assert server.count(package.blob) == 1
-            assert server.count(package.spec_blob) == 1
-            assert server.count(package.manifest) == 1
+            for path in (package.blob, package.spec_blob, package.manifest):
+                assert server.count(path) == (package not in layered), path
     origins = [item["from"] for document in documents for item in document["items"]]  # type: ignore[attr-defined]
-    assert origins.count("network") == len(packages)
-    assert origins.count("store") == 31 * len(packages)
+    assert origins.count("network") == len(packages) - len(layered)
+    assert origins.count("site") == processes * len(layered)
     assert leftovers(store) == []
+    if layered:
+        assert sorted(Path(environ["SITE"]).rglob("*")) == before
+
+
+MODES = ["locks", "no locks", "site layer"]
+
+
+def of_mode(mode: str, tmp_path: Path) -> dict[str, str]:
+    return {"locks": {}, "no locks": {"NO_LOCKS": "1"}, "site layer": {"SITE": str(tmp_path / "site")}}[mode]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_12_processes_fetch_each_blob_once(tmp_path: Path, mode: str) -> None:
+    crowd(tmp_path, 12, **of_mode(mode, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
+def test_64_processes_fetch_each_blob_once(tmp_path: Path, mode: str) -> None:
+    crowd(tmp_path, 64, **of_mode(mode, tmp_path))
 
 
 # --- full disk -------------------------------------------------------------------------------------------------
@@ -154,6 +176,25 @@ def test_disk_that_fills_up_on_the_way(small_disk: Path, tmp_path: Path) -> None
         (small_disk / "other").unlink()
         fetch(wanted, store)
     assert final_files(store)[package.sha256] == package.payload
+    assert leftovers(store) == []
+
+
+def test_disk_that_fills_up_among_small_payloads(small_disk: Path, tmp_path: Path) -> None:
+    root, store = str(tmp_path / "mirror"), small_disk / "store"
+    packages = [write_package(root, f"p{i}", 50_000 + i) for i in range(50)]
+    with FaultServer(root, rate=300_000) as server:
+        process = start(store, server.url, packages)
+        while not server.count(packages[0].blob) and process.poll() is None:
+            time.sleep(0.005)
+        (small_disk / "other").write_bytes(bytes(2_500_000))
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 10, out
+        assert json.loads(out)["context"]["reason"] == "disk-full"
+        for digest, data in final_files(store).items():
+            assert hashlib.sha256(data).hexdigest() == digest
+        (small_disk / "other").unlink()
+        fetch([package.wanted(unsigned("m", server.url)) for package in packages], store)
+    assert {package.sha256 for package in packages} <= set(final_files(store))
     assert leftovers(store) == []
 
 

@@ -1,8 +1,14 @@
-"""A process of its own that fetches: ``python -m tests.faults.worker STORE URL NAME:VERSION:HASH...``"""
+"""A process of its own that fetches: ``python -m tests.faults.worker STORE URL NAME:VERSION:HASH...``
+
+With NO_LOCKS in the environment all locks fail; SITE names a read-only layer.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import sys
 
 import anyio
@@ -16,14 +22,27 @@ from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 
 
+def without_locks() -> None:
+    """Make every lock of the system fail, as on a file system that has none."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    fcntl.fcntl = fail  # type: ignore[assignment]
+    fcntl.flock = fail
+
+
 async def main(store: str, url: str, packages: list[str]) -> int:
     source = unsigned("m", url)
     parts = [text.split(":") for text in packages]
     wanted = [Wanted(name, version, hash_, (source,)) for name, version, hash_ in parts]
     limits = Limits(chunk_bytes=1 << 16)  # so that a killed run leaves something to continue
+    site = [os.environ["SITE"]] if "SITE" in os.environ else []
     transports = Transports(limits)
     try:
-        receipt = await fetch_items(wanted, store=Store(store), transports=transports, limits=limits)
+        receipt = await fetch_items(
+            wanted, store=Store(store, site=site), transports=transports, limits=limits
+        )
     except CachefetchError as error:
         print(json.dumps(error.to_dict()))
         return error.exit_code
@@ -34,4 +53,6 @@ async def main(store: str, url: str, packages: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if "NO_LOCKS" in os.environ:
+        without_locks()
     sys.exit(anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3:]))

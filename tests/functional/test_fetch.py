@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults.server import FaultServer
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
 Cli = Callable[..., Done]
@@ -301,3 +304,59 @@ def test_a_file_in_place_of_the_directory_is_refused_before_anything_is_fetched(
     assert "is not a directory" in done.err
     assert "stored" not in done.err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+TRAP = """
+import socket, sys
+
+def hook(event, args):
+    if event == "socket.getaddrinfo" or (event == "socket.__new__" and args[1] in (socket.AF_INET, socket.AF_INET6)):
+        sys.stderr.write(f"SOCKET {event} {args}")
+        os._exit(99)
+
+import os
+sys.addaudithook(hook)
+from cachefetch.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_offline_opens_no_socket(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(root / ".dev"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+    }
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", TRAP, "fetch", "py-multidict@6.1.0", *DEBIAN, "--key", KEY, *words]
+        return subprocess.run(command, env=environ, capture_output=True, text=True)
+
+    with FaultServer(MIRROR) as server:
+        online = call("-m", server.url)
+        assert online.returncode == 99, "the trap does not work"
+        assert cli_run(environ, "-m", server.url) == 0
+        url = server.url
+    done = call("-m", url, "--offline", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["network_bytes"] == 0
+    (tmp_path / "cache" / "cachefetch" / "store").rename(tmp_path / "gone")
+    lost = call("-m", url, "--offline")
+    assert (lost.returncode, "SOCKET" in lost.stderr) == (8, False)
+
+
+def cli_run(environ: dict[str, str], *words: str) -> int:
+    command = [
+        sys.executable,
+        "-m",
+        "cachefetch",
+        "fetch",
+        "py-multidict@6.1.0",
+        *DEBIAN,
+        "--key",
+        KEY,
+        *words,
+    ]
+    return subprocess.run(command, env=environ, capture_output=True).returncode

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
-from tests.faults.run import Recorder, fetch, final_files, leftovers
+from tests.faults.run import QUICK, Naps, Recorder, fetch, final_files, leftovers
 from tests.services.nginx import Nginx
 
 from cachefetch.errors import (
@@ -173,6 +174,34 @@ def test_tls_with_a_known_and_an_unknown_authority(
         assert caught.value.code == "mirror"
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         assert len(fetch(wanted, tmp_path / "store").items) == 3
+
+
+@pytest.mark.service
+def test_a_server_that_prefers_http2(
+    tmp_path: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    pem = str(tmp_path / "server.pem")
+    with Nginx(str(tmp_path / "nginx"), str(SIGNED), tls=(pem, pem), http2=True) as server:
+        wanted = all_of(SIGNED, signed(server.url, keyring))
+        assert len(fetch(wanted, tmp_path / "store").items) == len(wanted)
+        assert len(server.requests()) == 3 * len(wanted)
+
+
+@pytest.mark.service
+def test_a_server_that_limits_requests(tmp_path: Path, keyring: Keyring) -> None:
+    zone = "limit_req_zone $server_addr zone=all:1m rate=50r/s; limit_req_status 429;"
+    with Nginx(
+        str(tmp_path / "nginx"), str(SIGNED), http=zone, server="limit_req zone=all burst=2;"
+    ) as server:
+        wanted = all_of(SIGNED, signed(server.url, keyring))
+        receipt = fetch(wanted, tmp_path / "store", limits=replace(QUICK, attempts=60), naps=Naps())
+        assert len(receipt.items) == len(wanted)
+        refused = [line for line in server.requests() if " 429 " in line]
+        assert refused, "the limit was never met"
 
 
 # --- the six ways to be wrong ------------------------------------------------------------------------------------

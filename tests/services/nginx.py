@@ -52,10 +52,18 @@ class Nginx:
         root: what it serves.
         tls: (certificate file, key file) for https.
         http, server: further lines of the configuration in these blocks.
+        http2: offer HTTP/2 too; for https.
     """
 
     def __init__(
-        self, prefix: str, root: str, *, tls: tuple[str, str] | None = None, http: str = "", server: str = ""
+        self,
+        prefix: str,
+        root: str,
+        *,
+        tls: tuple[str, str] | None = None,
+        http: str = "",
+        server: str = "",
+        http2: bool = False,
     ) -> None:
         self._program = find()
         self._prefix = prefix
@@ -70,7 +78,7 @@ class Nginx:
             prefix=prefix,
             root=root,
             port=self.port,
-            listen="ssl" if tls else "",
+            listen=("ssl http2" if http2 else "ssl") if tls else "",
             http=http,
             server=server,
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 import trustme
+from tests.faults.mirror import unsigned, write_package
+from tests.faults.run import fetch, final_files
 from tests.faults.server import Fault, FaultServer
 
 from cachefetch.config import load
@@ -190,3 +192,18 @@ def test_the_section_is_checked(tmp_path: Path) -> None:
 def test_bad_sections_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="network"):
         config_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("client", ["direct", "httpx"])
+def test_ipv6(root: str, client: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if client == "httpx":
+        monkeypatch.setattr(DirectTransport, "_speaks", lambda self, url: False)
+    try:
+        server = FaultServer(root, host="::1")
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    package = write_package(root, "six", 400_000)
+    with server:
+        assert "[::1]" in server.url
+        fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store")
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload

@@ -291,3 +291,37 @@ def test_a_symlink_in_the_partial_directory_is_not_followed(
     with pytest.raises(StoreError):
         store.put_bytes(DATA, SHA)
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_cache_that_a_group_shares(store: Store) -> None:
+    """With the umask that such a group has, another member can continue, lock and clean up."""
+    before = os.umask(0o002)
+    try:
+        store.put_bytes(DATA, SHA)
+        other = hashlib.sha256(b"other").hexdigest()
+        lock = store.try_lock(other)
+        assert lock
+        writer = store.open_part(lock, other, 5)
+        writer.begin(PartInfo("u", None, other, 5))
+        writer.write(b"oth")
+        writer.leave()
+        lock.release()
+    finally:
+        os.umask(before)
+    for path in Path(store.root).rglob("*"):
+        mode = path.stat().st_mode & 0o777
+        if path.is_dir():
+            assert mode == 0o775, path
+        elif "sha256" in path.parts:
+            assert mode == 0o444, path
+        elif path.suffix == ".part" or path.name == "locks":
+            assert mode == 0o664, path
+
+
+def test_a_private_umask_keeps_blobs_private(store: Store) -> None:
+    before = os.umask(0o077)
+    try:
+        path = store.put_bytes(DATA, SHA)
+    finally:
+        os.umask(before)
+    assert os.stat(path).st_mode & 0o777 == 0o400
