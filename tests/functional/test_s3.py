@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.S3]:
     root = tmp_path_factory.mktemp("s3")
     shutil.copytree(MIRROR, root / "bucket" / "cache")
     (root / "bucket" / "big file").write_bytes(BIG)
-    with s3.S3(str(root)) as running:
+    with s3.S3(str(root), str(tmp_path_factory.mktemp("log") / "log")) as running:
         yield running
 
 

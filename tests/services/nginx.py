@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import time
-from typing import Self
 
-import pytest
+from tests.services.program import Server, find, free_port
 
 _CONFIG = """
 worker_processes 1;
@@ -36,15 +31,7 @@ http {{
 """
 
 
-def find() -> str:
-    """Return the path of nginx, or skip the test with a reason."""
-    path = shutil.which("nginx") or next((p for p in ("/usr/sbin/nginx",) if os.path.exists(p)), None)
-    if path is None:
-        pytest.skip("nginx is not installed (apt-get install nginx-light)")
-    return path
-
-
-class Nginx:
+class Nginx(Server):
     """Serves `root`; a context manager.
 
     Args:
@@ -65,45 +52,25 @@ class Nginx:
         server: str = "",
         http2: bool = False,
     ) -> None:
-        self._program = find()
+        program, port = find("nginx", "apt-get install nginx-light"), free_port()
         self._prefix = prefix
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
         if tls:
             server += f"\nssl_certificate {tls[0]};\nssl_certificate_key {tls[1]};"
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         os.makedirs(prefix, exist_ok=True)
         text = _CONFIG.format(
             prefix=prefix,
             root=root,
-            port=self.port,
+            port=port,
             listen=("ssl http2" if http2 else "ssl") if tls else "",
             http=http,
             server=server,
         )
-        with open(os.path.join(prefix, "nginx.conf"), "w") as file:
+        config, log = os.path.join(prefix, "nginx.conf"), os.path.join(prefix, "error.log")
+        with open(config, "w") as file:
             # The workers of a master that root starts are another user, who may not read a private directory.
             file.write(("user root;\n" if os.getuid() == 0 else "") + text)
-
-    def __enter__(self) -> Self:
-        config = os.path.join(self._prefix, "nginx.conf")
-        command = [self._program, "-p", self._prefix, "-c", config, "-e", f"{self._prefix}/error.log"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.02)
-        self.__exit__()
-        with open(os.path.join(self._prefix, "error.log")) as file:
-            pytest.fail(f"nginx did not start: {file.read()[-500:]}")
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        super().__init__([program, "-p", prefix, "-c", config, "-e", log], port, log)
 
     def requests(self) -> list[str]:
         """Return the request lines so far, such as ``GET /v3/... HTTP/1.1`` and status, in order."""
