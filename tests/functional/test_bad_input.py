@@ -45,11 +45,6 @@ def html(path: Path) -> Path:
     return path / "index.html"
 
 
-def make_empty(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
 def make_corrupt(path: Path) -> Path:
     (path / "v3/manifests/index").mkdir(parents=True)
     (path / "v3/manifests/index/index.manifest.json").write_text('{"version": 3, "data"')
@@ -79,7 +74,6 @@ def make_newer(path: Path) -> Path:
     ("make", "state"),
     [
         (lambda path: path / "missing", "unreachable"),
-        (make_empty, "empty"),
         (html, "not-a-cache"),
         (lambda path: html(path).parent, "not-a-cache"),
         (make_corrupt, "corrupt"),
