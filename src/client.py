@@ -502,8 +502,11 @@ class AsyncClient(_Base):
         delivery = self._delivery(sources)
         engine = self._engine()
         if not all(root.closure_known for root in answer.roots):
-            answer, _ = await self._learn_closure(answer, sources, delivery, engine)
-        wanted = [_wanted(artifact, sources, delivery) for artifact in answer.closure]
+            answer, nodes = await self._learn_closure(answer, sources, delivery, engine)
+        else:
+            nodes = ()
+        known = {node.hash: node for node in nodes}
+        wanted = [_wanted(artifact, sources, delivery, known) for artifact in answer.closure]
         return answer, tuple(map(_locked, await prove_items(wanted, **engine)))
 
     async def list(
@@ -650,10 +653,13 @@ class AsyncClient(_Base):
         sources = await self._alone(lambda: self._behind(answer))
         delivery = self._delivery(sources)
         nodes: Sequence[Node] = [n for a in answer.closure if (n := sources.specs.get(a.hash))]
+        learned: Sequence[Node] = ()
         if deps and not all(root.closure_known for root in answer.roots):
-            answer, nodes = await self._learn_closure(answer, sources, delivery, engine)
+            answer, learned = await self._learn_closure(answer, sources, delivery, engine)
         artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
-        return _Request(tuple(_wanted(a, sources, delivery) for a in artifacts), answer, tuple(nodes))
+        known = {node.hash: node for node in learned}
+        wanted = tuple(_wanted(artifact, sources, delivery, known) for artifact in artifacts)
+        return _Request(wanted, answer, tuple(learned or nodes))
 
     async def extract(
         self, spec: str, to: str, *, host: Host | None = None, portable: bool = False
@@ -1319,13 +1325,28 @@ def _is_local(url: str) -> bool:
     return "://" not in url
 
 
-def _wanted(artifact: Artifact, sources: Sources, delivery: dict[str, Source]) -> Wanted:
-    """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver."""
+def _wanted(
+    artifact: Artifact,
+    sources: Sources,
+    delivery: dict[str, Source],
+    learned: Mapping[str, Node] | None = None,
+) -> Wanted:
+    """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver.
+
+    `learned` are nodes of verified spec documents, for what the page says less about.
+    """
     names = [name for name in artifact.mirrors if name in delivery]
     if sources.pages:  # the list's own mirrors first, then those named beside it
         names += [name for name in delivery if name not in sources.placed and name not in names]
     mirrors = tuple(delivery[name] for name in names)
-    return _wanted_node(artifact.name, artifact.version, artifact.hash, mirrors, sources.specs.get)
+    better = learned or {}
+    return _wanted_node(
+        artifact.name,
+        artifact.version,
+        artifact.hash,
+        mirrors,
+        lambda hash_: better.get(hash_) or sources.specs.get(hash_),
+    )
 
 
 def _wanted_node(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +14,18 @@ import pytest
 from tests.functional.conftest import DEBIAN, FIXTURES, Done
 from tests.services.nginx import Nginx
 from tests.services.registry import Registry
+from tests.tools import archive
+from tests.tools.archive import directory, entry
+from tests.tools.mirrors import (
+    SPEC,
+    TARBALL,
+    dag_hash,
+    manifest_path,
+    manifest_text,
+    put_blob,
+    record,
+    write_index,
+)
 from tests.unit.test_extract import gnu_tar, snapshot
 
 from cachefetch import Client
@@ -173,3 +187,119 @@ def test_cache_gc_keeps_what_a_lock_file_names(cli: Cli, tmp_path: Path, registr
         done = cli("fetch", "--lock", lock, *DEBIAN, *words, "--offline", "--json")
         assert done.code == 0, done.err
         assert {item["from"] for item in done.json["items"]} == {"store"}
+
+
+def test_a_page_beside_a_layout_2_mirror(cli: Cli, tmp_path: Path) -> None:
+    """Nobody looked at the mirror, and the page tells the names of layout 2: what layout 3 lacks is found there."""
+    entries = [
+        {
+            "hash": spec["hash"],
+            "compiler": spec["annotated_compiler"],
+            "versions": [spec["version"]],
+            "platform": spec["platform"],
+            "os": spec["os"],
+            "target": spec["target"],
+            "variants": [],
+            "stacks": ["root"],
+            "size": "-",
+        }
+        for spec in expected(SIGNED)
+        if spec["name"] == "hdf5"
+    ]
+    page = tmp_path / "hdf5.md"
+    page.write_text(
+        '---\ntitle: "hdf5"\nlayout: cache\ncategories: [package, develop]\n'
+        f"meta: {json.dumps({'versions': ['1.14.5']})}\nspec_details: {json.dumps(entries)}\n---"
+    )
+    words = ("fetch", "hdf5", *DEBIAN, "-m", page, "-m", FIXTURES / SIGNED, "--key", KEY, "--json")
+    done = cli(*words)
+    assert done.code == 0, done.err
+    names = {item["name"] for item in done.json["items"]}
+    assert {"hdf5", "zlib", "openmpi"} <= names  # the closure is that of the verified spec file
+    assert {item["verified"]["signature"] for item in done.json["items"]} == {"good"}
+
+
+def test_layout_1_of_spack_0_18_to_0_21(cli: Cli, tmp_path: Path) -> None:
+    """Specfile 3, database 6, an archive with one top directory."""
+    node = {
+        "name": "demo",
+        "version": "1.0",
+        "arch": {"platform": "linux", "platform_os": "debian12", "target": "x86_64"},
+        "compiler": {"name": "gcc", "version": "12.2.0"},
+        "namespace": "builtin",
+        "parameters": {"build_system": "generic", "cflags": []},
+        "package_hash": "x" * 52 + "====",
+        "dependencies": [{"name": "zlib", "hash": "z" * 32, "type": ["build"]}],
+    }
+    node["hash"] = dag_hash(node)
+    top = f"demo-1.0-{node['hash']}"
+    tarball = archive.stored(
+        archive.archive(
+            [
+                directory(top),
+                entry(f"{top}/tool", b"#!/opt/store/linux-x86_64/bash/bin/sh\n", mode=0o755),
+                directory(f"{top}/.spack"),
+                entry(
+                    f"{top}/.spack/binary_distribution",
+                    f"{{buildpath: /opt/store, relative_prefix: linux-x86_64/{top}, prefix_to_hash: {{}}}}\n".encode(),
+                ),
+            ]
+        )
+    )
+    stem = f"linux-debian12-x86_64-gcc-12.2.0-demo-1.0-{node['hash']}"
+    place = tmp_path / "m/build_cache/linux-debian12-x86_64/gcc-12.2.0/demo-1.0"
+    place.mkdir(parents=True)
+    (place / f"{stem}.spack").write_bytes(tarball)
+    document = {
+        "spec": {"_meta": {"version": 3}, "nodes": [node]},
+        "buildcache_layout_version": 1,
+        "buildinfo": {"relative_prefix": f"linux-x86_64/{top}", "relative_rpaths": False},
+        "binary_cache_checksum": {"hash_algorithm": "sha256", "hash": hashlib.sha256(tarball).hexdigest()},
+    }
+    (tmp_path / f"m/build_cache/{stem}.spec.json").write_text(json.dumps(document))
+    installs = {node["hash"]: {"spec": node, "ref_count": 0, "in_buildcache": True}}
+    (tmp_path / "m/build_cache/index.json").write_text(
+        json.dumps({"database": {"version": "6", "installs": installs}})
+    )
+    done = cli("extract", f"/{node['hash']}", tmp_path / "out", "-m", tmp_path / "m", "--unsigned", "--json")
+    assert done.code == 0, done.err
+    assert done.json["build_prefix"] == f"/opt/store/linux-x86_64/{top}"
+    assert (done.json["build_root"], done.json["holding_build_root"]) == ("/opt/store", 1)
+    assert (tmp_path / "out/tool").stat().st_mode & 0o777 == 0o755
+
+
+def test_mirrors_of_different_layouts_stand_in_for_each_other(cli: Cli, tmp_path: Path) -> None:
+    """The same build in layout 2 and 3: the payload that one lacks comes from the other, whatever its name there."""
+    spec = next(spec for spec in expected(SIGNED) if spec["name"] == "zlib")
+    two = Path(shutil.copytree(FIXTURES / SIGNED, tmp_path / "two"))
+    three = tmp_path / "three"
+    payload = (two / spec["artifact"]["tarball"]).read_bytes()
+    index = json.loads((two / "build_cache/index.json").read_text())["database"]["installs"]
+    node = index[spec["hash"]]["spec"]
+    blob = gzip.compress(
+        json.dumps({"spec": {"_meta": {"version": 4}, "nodes": [node]}}, separators=(",", ":")).encode()
+    )
+    for data in (payload, blob):
+        put_blob(three, data)
+    path = manifest_path(three, node)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(manifest_text(record(payload, TARBALL), record(blob, SPEC)))
+    modern = {key: value for key, value in node.items() if key != "compiler"}
+    compiler = node["compiler"]
+    notes = {"original_specfile_version": 4, "compiler": f"{compiler['name']}@={compiler['version']}"}
+    write_index(three, {**modern, "annotations": notes})
+    (two / spec["artifact"]["tarball"]).unlink()
+    both = ("-m", two, "-m", three, "--unsigned", "--json")
+    done = cli("extract", f"/{spec['hash']}", tmp_path / "out", *both)
+    assert done.code == 0, done.err
+    assert done.json["sha256"] == spec["artifact"]["tarball_sha256"]
+    assert done.json["mirror"] == str(three)
+    shutil.rmtree(tmp_path / "cache")
+    assert cli("extract", f"/{spec['hash']}", tmp_path / "no", "-m", two, "--unsigned").code == 8
+    put = three / "blobs/sha256" / done.json["sha256"][:2] / done.json["sha256"]
+    (two / spec["artifact"]["tarball"]).write_bytes(payload)
+    put.unlink()
+    done = cli(
+        "extract", f"/{spec['hash']}", tmp_path / "again", "-m", three, "-m", two, "--unsigned", "--json"
+    )
+    assert (done.code, done.json["mirror"]) == (0, str(two)), done.err
