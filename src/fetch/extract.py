@@ -440,9 +440,10 @@ class _Tree:
         self._symlinks: list[tuple[str, Member]] = []
         self._size = 0
         self._buildinfo: list[str] = []
-        #: Paths of the directories above the first file: "/opt", "/opt/store", ...; and files that hold one of them.
+        #: Paths of the directories above the first file: "/opt/store", ...; and files that hold one of them.
         self._above: tuple[bytes, ...] = ()
         self._holds: dict[str, int] = {}
+        self._kept_bits = _kept_bits(self._descriptor)
         self._parent = ""
         self._parent_descriptor = os.dup(self._descriptor)
 
@@ -457,14 +458,15 @@ class _Tree:
         if not self._above:
             self._above = _directories_above(path)
         depth, tail = 0, b""
-        descriptor = self._create(path)
+        descriptor = self._create(path, member.mode & self._kept_bits)
         try:
             for piece in pieces:
                 depth, tail = _deepest(self._above, depth, piece, tail)
                 view = piece.view()
                 while view:
                     view = view[os.write(descriptor, view) :]
-            os.fchmod(descriptor, member.mode)
+            if member.mode & ~self._kept_bits:
+                os.fchmod(descriptor, member.mode)
             os.utime(descriptor, ns=(member.mtime, member.mtime))
         finally:
             os.close(descriptor)
@@ -553,14 +555,14 @@ class _Tree:
         elif kind != DIRECTORY:
             raise ArchiveError("through-link", f"has a member below {path!r}, which is a {kind}", member.name)
 
-    def _create(self, path: str) -> int:
+    def _create(self, path: str, mode: int) -> int:
         """Create a file, relative to its directory, which stays open for the next one."""
         parent, _, name = path.rpartition("/")
         if parent != self._parent:
             descriptor = os.open(parent or ".", _OPEN_DIRECTORY, dir_fd=self._descriptor)
             os.close(self._parent_descriptor)
             self._parent, self._parent_descriptor = parent, descriptor
-        return os.open(name, _NEW_FILE, 0o600, dir_fd=self._parent_descriptor)
+        return os.open(name, _NEW_FILE, mode, dir_fd=self._parent_descriptor)
 
     def _link(self, path: str, member: Member) -> None:
         target = "/".join(part for part in member.target.split("/") if part not in ("", "."))
@@ -644,9 +646,12 @@ class _Tree:
 
 
 def _directories_above(path: str) -> tuple[bytes, ...]:
-    """Return ``/a``, ``/a/b`` for ``a/b/file``."""
+    """Return ``/a/b``, ``/a/b/c`` for ``a/b/c/file``.
+
+    Without ``/a``, which is in so many texts that searching for it takes long, and hardly ever is an install root.
+    """
     parts = os.fsencode(path).split(b"/")
-    return tuple(b"/" + b"/".join(parts[:end]) for end in range(1, len(parts)))
+    return tuple(b"/" + b"/".join(parts[:end]) for end in range(2, len(parts)))
 
 
 def _deepest(above: tuple[bytes, ...], depth: int, piece: _Piece, tail: bytes) -> tuple[int, bytes]:
@@ -704,6 +709,17 @@ def _fold(path: str) -> str:
     import unicodedata
 
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _kept_bits(directory: int) -> int:
+    """Return the bits of a mode that the umask leaves to a new file. Asking for the umask itself would change it."""
+    probe = "cachefetch-mode"
+    descriptor = os.open(probe, _NEW_FILE, 0o777, dir_fd=directory)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        os.unlink(probe, dir_fd=directory)
 
 
 def _folds_case(directory: str) -> bool:
