@@ -4,7 +4,7 @@
 
 An index as Spack 1.1 writes it is made and stored as usual. Each build has a closure of about 40 packages, with
 compiler, runtime and C library, from stacks that builds share. Two mixtures: "all fit" has one version and one
-system, so that nothing but the closures can decide; "one in ten fits" has ten versions for five systems and several
+system, so that nothing but the closures can decide; "one in five fits" has ten versions for five systems and several
 CPUs. "text" is the answer with its explanation as the command line asks for it, "json" has the value of every key and
 the document. Seconds are in one process after start-up, from an open index of which nothing is decoded yet.
 """
@@ -187,7 +187,7 @@ def once(index: StoredIndex, *, full: bool) -> dict[str, Any]:
 
 
 def measure(count: int, rounds: int) -> Iterator[dict[str, Any]]:
-    for what, mixed in (("all fit", False), ("one in ten fits", True)):
+    for what, mixed in (("all fit", False), ("one in five fits", True)):
         with tempfile.TemporaryDirectory() as scratch:
             specs = builds(count, mixed=mixed)
             index = stored(specs, scratch)
