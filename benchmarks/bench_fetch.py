@@ -1,6 +1,6 @@
-"""Fetch budgets P7 to P12: the engine against curl and aria2c, whole cold processes, interleaved.
+"""Fetch budgets P7 to P12, P15 and P16: the engine against curl and aria2c, whole cold processes, interleaved.
 
-    python benchmarks/bench_fetch.py [--cases bulk,small,one,tls,delay,crowd] [--rounds 5] [--scale 1.0] [--json]
+    python benchmarks/bench_fetch.py [--cases bulk,small,...] [--rounds 5] [--scale 1.0] [--json]
 
 nginx serves a mirror on loopback; every client gets the same files over the same number of connections: for each
 package its manifest, its spec document and its payload. cachefetch checks, hashes, binds and stores them durably
@@ -8,6 +8,10 @@ package its manifest, its spec document and its payload. cachefetch checks, hash
 each client once, so that load of the machine meets all of them alike; the first round only fills caches. Figures are
 medians; "x curl" is curl's wall time divided by the client's (more is better). Server and clients share the machine.
 The kernel counts a child's memory from its parent on, so no figure can be below that of this script.
+
+In case "payloads" the metadata was proven before (as by `fetch --dry-run`), and every client gets the payloads only. In
+case "tls" the engine also runs over httpx as shipped. In case "present" all packages are in the store already; the
+same command with nothing to fetch is the start-up that it is compared with.
 
 In case "delay" all clients go through a small proxy that holds every byte for half of the round-trip time. It does
 not model loss, a narrow link, slow start, or the round trip of setting up a connection.
@@ -43,6 +47,8 @@ CONNECTIONS = 16
 CASES = {
     "bulk": (64, 16 << 20, False, 0.0),
     "small": (2000, 50 << 10, False, 0.0),
+    "payloads": (2000, 50 << 10, False, 0.0),
+    "present": (2000, 50 << 10, False, 0.0),
     "one": (1, 1 << 30, False, 0.0),
     "tls": (64, 16 << 20, True, 0.0),
     "delay": (300, 50 << 10, False, 0.05),
@@ -65,10 +71,14 @@ async def main():
     source = Source("bench", job["url"], SignaturePolicy("none"), Keyring())
     limits = Limits(blob_connections=job["connections"], blobs_per_host=job["connections"])
     transports = Transports(limits)
+    if job["general"]:
+        from cachefetch.fetch.transports.direct import DirectTransport
+        DirectTransport._speaks = lambda self, url: False
     wanted = [Wanted(*one, (source,)) for one in job["wanted"]]
     receipt = await fetch_items(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
     await transports.aclose()
     assert len(receipt.items) == len(wanted)
+    assert not receipt.warnings
 
 anyio.run(main)
 """
@@ -91,21 +101,26 @@ class Job:
     url: str
     scratch: str
     authority: str
+    proven: str = ""  # a store that has all metadata
 
     def files(self) -> list[str]:
-        """Return the paths below the mirror of all files."""
+        """Return the paths below the mirror of all files to get."""
+        if self.proven:
+            return [p.blob for p in self.packages]
         return [path for p in self.packages for path in (p.manifest, p.spec_blob, p.blob)]
 
     def path(self, name: str) -> str:
         return os.path.join(self.scratch, name)
 
 
-def cachefetch(job: Job, connections: int = CONNECTIONS) -> list[str]:
-    """Return the command of this project's engine."""
-    wanted = [(p.name, p.version, p.hash) for p in job.packages]
-    name = job.path(f"job-{connections}.json")
+def cachefetch(
+    job: Job, connections: int = CONNECTIONS, *, general: bool = False, nothing: bool = False
+) -> list[str]:
+    """Return the command of this project's engine; `general`: over httpx; `nothing`: without packages."""
+    wanted = [] if nothing else [(p.name, p.version, p.hash) for p in job.packages]
+    name = job.path(f"job-{connections}-{general}-{nothing}.json")
     with open(name, "w") as file:
-        json.dump({"url": job.url, "connections": connections, "wanted": wanted}, file)
+        json.dump({"url": job.url, "connections": connections, "wanted": wanted, "general": general}, file)
     return [sys.executable, "-c", CHILD, os.path.join(ROOT, ".dev"), name, job.path("out")]
 
 
@@ -123,7 +138,7 @@ def curl_then_sha256sum(job: Job) -> list[str]:
     """Return the command that checks what curl brought."""
     with open(job.path("sums.txt"), "w") as file:
         for p in job.packages:
-            for path in (p.spec_blob, p.blob):
+            for path in (p.blob,) if job.proven else (p.spec_blob, p.blob):
                 file.write(f"{path.rpartition('/')[2]}  {job.path('out')}/{path}\n")
     return ["sh", "-c", '"$@" && sha256sum --quiet -c ' + job.path("sums.txt"), "sh", *curl(job)]
 
@@ -143,7 +158,15 @@ def aria2c(job: Job) -> list[str]:
 def measure(command: list[str], job: Job) -> Run:
     """Run one client into an empty directory."""
     shutil.rmtree(job.path("out"), ignore_errors=True)
-    os.makedirs(job.path("out"))
+    if job.proven and command[0] == sys.executable:
+        shutil.copytree(job.proven, job.path("out"), copy_function=os.link)
+    else:
+        os.makedirs(job.path("out"))
+    return timed(command, job)
+
+
+def timed(command: list[str], job: Job) -> Run:
+    """Run one client."""
     environ = {**os.environ, "SSL_CERT_FILE": job.authority} if job.authority else dict(os.environ)
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have their byte code
     start = time.perf_counter()
@@ -248,6 +271,8 @@ def prepared(case: str, scale: float, scratch: str) -> Iterator[Job]:
 def compare(case: str, rounds: int, scale: float) -> dict[str, Run]:
     """Return the medians of every client."""
     clients: dict[str, Callable[[Job], list[str]]] = {"cachefetch": cachefetch, "curl": curl}
+    if case == "tls":
+        clients["cachefetch over httpx"] = lambda job: cachefetch(job, general=True)
     if case != "delay":
         clients["curl+sha256sum"] = curl_then_sha256sum
     else:
@@ -256,6 +281,8 @@ def compare(case: str, rounds: int, scale: float) -> dict[str, Run]:
         clients["aria2c"] = aria2c
     results: dict[str, list[Run]] = {name: [] for name in clients}
     with tempfile.TemporaryDirectory() as scratch, prepared(case, scale, scratch) as job:
+        if case == "payloads":
+            job = with_metadata(job)
         commands = {name: make(job) for name, make in clients.items()}
         for number in range(rounds + 1):
             for name, command in commands.items():
@@ -276,6 +303,29 @@ def compare(case: str, rounds: int, scale: float) -> dict[str, Run]:
     }
 
 
+def with_metadata(job: Job) -> Job:
+    """Return the job with a store that has all manifests and spec documents."""
+    measure(cachefetch(job), job)
+    for package in job.packages:
+        os.unlink(os.path.join(job.path("out"), "sha256", package.sha256[:2], package.sha256))
+    os.rename(job.path("out"), job.path("proven"))
+    return replace(job, proven=job.path("proven"))
+
+
+def present(rounds: int, scale: float) -> dict[str, float]:
+    """P15: all packages are in the store, compared with the same command without packages."""
+    with tempfile.TemporaryDirectory() as scratch, prepared("present", scale, scratch) as job:
+        command, nothing = cachefetch(job), cachefetch(job, nothing=True)
+        measure(command, job)
+        runs = [(timed(nothing, job), timed(command, job)) for _ in range(rounds + 1)][1:]
+        return {
+            "packages": len(job.packages),
+            "start_up_s": round(statistics.median(one.wall for one, _ in runs), 3),
+            "present_s": round(statistics.median(other.wall for _, other in runs), 3),
+            "present_cpu_s": round(statistics.median(other.cpu - one.cpu for one, other in runs), 3),
+        }
+
+
 def crowd(processes: int, scale: float) -> dict[str, float]:
     """P16: many processes fetch the same packages into one cold store, compared with one process."""
     with tempfile.TemporaryDirectory() as scratch, prepared("bulk", 0.25 * scale, scratch) as job:
@@ -291,15 +341,15 @@ def crowd(processes: int, scale: float) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--cases", default="bulk,small,one,tls,delay")
+    parser.add_argument("--cases", default="bulk,small,payloads,one,tls,delay,present,crowd")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="fewer packages, for a quick look")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     report: dict[str, object] = {"rounds": args.rounds, "connections": CONNECTIONS}
     for case in args.cases.split(","):
-        if case == "crowd":
-            report[case] = crowd(64, args.scale)
+        if case in ("crowd", "present"):
+            report[case] = crowd(64, args.scale) if case == "crowd" else present(args.rounds, args.scale)
             print(f"{case}: {report[case]}", file=sys.stderr)
             continue
         found = compare(case, args.rounds, args.scale)

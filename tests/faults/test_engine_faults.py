@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -90,12 +91,17 @@ RECOVERS = {
 }
 
 
+#: Payloads up to the limit go the quick way first (`fetch.quick`), larger ones the general way alone.
+WAYS = {"quick": replace(QUICK, small_bytes=SIZE), "general": replace(QUICK, small_bytes=0)}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", RECOVERS)
 def test_payload_arrives_right_in_spite_of(
-    name: str, server: FaultServer, package: Package, store: str
+    name: str, way: str, server: FaultServer, package: Package, store: str
 ) -> None:
     server.script("/" + package.blob, *RECOVERS[name])
-    receipt = fetch([package.wanted(unsigned("m", server.url))], store)
+    receipt = fetch([package.wanted(unsigned("m", server.url))], store, limits=WAYS[way])
     assert final_files(store)[package.sha256] == package.payload
     assert receipt.items[0].origin == "network"
     assert not receipt.warnings
@@ -161,21 +167,23 @@ REFUSED: dict[str, tuple[Fault, type[CachefetchError], int]] = {
 }
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_not_retried_and_nothing_visible_after(
-    name: str, server: FaultServer, package: Package, store: str
+    name: str, way: str, server: FaultServer, package: Package, store: str
 ) -> None:
     fault, kind, code = REFUSED[name]
     server.script("/" + package.blob, fault)
     naps = Naps()
     with pytest.raises(kind) as caught:
-        fetch([package.wanted(unsigned("lab", server.url))], store, naps=naps)
+        fetch([package.wanted(unsigned("lab", server.url))], store, naps=naps, limits=WAYS[way])
     assert caught.value.exit_code == code
     assert "mirror lab" in caught.value.message
     assert "demo@1.0" in caught.value.message
     assert naps.taken == []
     loop = QUICK.redirects + 1 if "loop" in name else 1
-    assert server.count(package.blob) == loop
+    handed_back = way == "quick" and name in ("redirect loop", "longer without length")
+    assert server.count(package.blob) == loop + handed_back
     assert package.sha256 not in final_files(store)
     assert leftovers(store) == []
 

@@ -336,13 +336,12 @@ class PartWriter:
     def advance(self, to: int) -> None:
         """Hash what `write_at` brought, up to `to`: those bytes count from now on."""
         with files.store_errors(self._part):
-            view = memoryview(bytearray(min(_CHUNK, to - self.offset)))
             while self.offset < to:
-                got = os.preadv(self._handle, [view[: to - self.offset]], self.offset)
-                if not got:
+                data = os.pread(self._handle, min(_CHUNK, to - self.offset), self.offset)
+                if not data:
                     raise OSError(errno.EIO, "the part file lost what was written to it")
-                self._hash.update(view[:got])
-                self.offset += got
+                self._hash.update(data)
+                self.offset += len(data)
             if self.info is not None and self.offset < self.size:
                 self.info, self._kept = replace(self.info, have=self.offset), False
                 self._keep_sidecar()
