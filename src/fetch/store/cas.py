@@ -346,6 +346,10 @@ class PartWriter:
                 self.info, self._kept = replace(self.info, have=self.offset), False
                 self._keep_sidecar()
 
+    def duplicate(self) -> int | None:
+        """Return another descriptor of the part file, None when it is closed."""
+        return None if self._descriptor is None else os.dup(self._descriptor)
+
     def end_ranges(self) -> None:
         """Cut off what does not count, so that `write` can go on."""
         if self.done or self._descriptor is None:
