@@ -69,7 +69,8 @@ async def main():
     with open(sys.argv[2]) as file:
         job = json.load(file)
     source = Source("bench", job["url"], SignaturePolicy("none"), Keyring())
-    limits = Limits(blob_connections=job["connections"], blobs_per_host=job["connections"])
+    most = job["connections"]
+    limits = Limits(metadata_in_flight=most, blob_connections=most, blobs_per_host=most)
     transports = Transports(limits)
     if job["general"]:
         from cachefetch.fetch.transports.direct import DirectTransport
