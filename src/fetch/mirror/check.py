@@ -491,9 +491,10 @@ def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
     try:
         found, digest = os.fstat(descriptor).st_size, hashlib.sha256()
         if size in (None, found):
-            view = _BUFFER.view
-            while got := os.readv(descriptor, [view]):
+            view, left = _BUFFER.view, found
+            while left > 0 and (got := os.readv(descriptor, [view])):
                 digest.update(view[:got])
+                left -= got
     finally:
         os.close(descriptor)
     return found, digest.hexdigest()
@@ -503,11 +504,15 @@ def read_up_to(path: str, limit: int) -> bytes:
     """Return a small file, or as much of it as shows that it is too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts, left = [], limit + 1
-        while left and (data := os.read(descriptor, min(left, max(4096, os.fstat(descriptor).st_size + 1)))):
+        view = _BUFFER.view
+        got = os.readv(descriptor, [view])
+        if got < len(view):  # the usual case, in one call
+            return bytes(view[: min(got, limit + 1)])
+        parts, left = [bytes(view[:got])], limit + 1 - got
+        while left > 0 and (data := os.read(descriptor, min(left, 1 << 20))):
             parts.append(data)
             left -= len(data)
-        return b"".join(parts) if len(parts) != 1 else parts[0]
+        return b"".join(parts)
     finally:
         os.close(descriptor)
 
