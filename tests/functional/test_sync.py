@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -384,6 +385,20 @@ def test_a_second_sync_to_one_destination_is_refused_by_name(cli: Cli, tmp_path:
             first.kill()
             first.wait()
     assert sync(cli, "zlib", to=to).code == 0  # the kernel drops the lock of a dead process
+
+
+def test_a_second_sync_waits_when_it_is_told_to(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    (to / ".cachefetch").mkdir(parents=True)
+    with (to / ".cachefetch/lock").open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        words = command("sync", "zlib", "--from", MIRROR, "--key", KEY, "--to", to, "--wait", "-q")
+        second = subprocess.Popen(words, env=environment(tmp_path), stdout=subprocess.DEVNULL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1.5)
+        assert not (to / "v3").exists()
+    assert second.wait(60) == 0
+    assert verified(cli, to)["status"] == "ok"
 
 
 # --- kills ---------------------------------------------------------------------------------------------------------
