@@ -64,7 +64,7 @@ class HostOverrides:
             _need_all_for(platform, base.platform, self)
         os_label = check_os(self.os, platform) if self.os else base.os
         libc, libc_source = _libc(base, platform, os_label, self.libc)
-        sources = {**base.sources, **dict.fromkeys(given, "given"), "libc": libc_source}
+        sources = {**base.sources, **dict.fromkeys(sorted(given), "given"), "libc": libc_source}
         from_file = "compilers" in base.overridden
         if not self.compilers and not from_file:
             sources["compilers"] = "not looked for: " + ", ".join(sorted(given)) + " given"

@@ -46,9 +46,8 @@ def ambiguous(record: Record, context: Context) -> Iterator[Mismatch]:
     """G2: a hash prefix must name one binary."""
     if record.node.hash in context.ambiguous:
         asked = f"/{context.spec.hash}"
-        yield Mismatch(
-            "hash", f"/{record.node.hash[:12]}", f"one; {len(context.ambiguous)} begin with {asked}"
-        )
+        have = f"/{record.node.hash[:12]}, one of {len(context.ambiguous)} that begin with {asked}"
+        yield Mismatch("hash", have, asked)
 
 
 def stack(record: Record, context: Context) -> Iterator[Mismatch]:
