@@ -131,8 +131,9 @@ def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], int]:
             spec = record["spec"]
             name = spec["name"] if "name" in spec else next(iter(spec))
             offset, length = offsets[key]
+            f"{key}{name}".encode()  # a lone surrogate can be stored nowhere
             rows.append((key, str(name), offset, length, record.get("in_buildcache") is True))  # type: ignore[arg-type]  # plain tuple, see Splitter._row
-        except (KeyError, TypeError, AttributeError, StopIteration):
+        except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError):
             broken += 1
     return version, rows, broken
 

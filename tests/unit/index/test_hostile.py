@@ -73,6 +73,19 @@ def test_a_hash_is_letters_and_digits(hash_: str) -> None:
         node_from_dict(NODE, hash=hash_)
 
 
+@pytest.mark.parametrize(("key", "name"), [("\\ud800", "zlib"), ("c" * 32, "\\ud800")])
+def test_a_record_whose_texts_cannot_be_stored_is_skipped_alone(tmp_path: Path, key: str, name: str) -> None:
+    record = json.dumps({"spec": NODE, "in_buildcache": True})
+    bad = record.replace('"zlib"', f'"{name}"', 1)
+    body = tmp_path / "index.json"
+    body.write_text(
+        f'{{"database": {{"version": "8", "installs": {{"{"a" * 32}": {record}, "{key}": {bad}}}}}}}'
+    )
+    index = ingest(IndexStore(str(tmp_path / "store")), body)
+    assert [record.node.hash for record in index.everything()] == ["a" * 32]
+    assert index.meta["broken"] == "1"
+
+
 def test_what_spack_noted_about_an_external_may_have_any_text() -> None:
     external = {"path": "/usr", "module": None, "extra_attributes": {"environment": {"set": {"A": "1\n2"}}}}
     assert node_from_dict({**NODE, "external": external}, hash="a" * 32).external == "/usr"

@@ -43,11 +43,12 @@ def specfile_of_database(version: str) -> int:
     try:
         return _SPECFILE_OF_DATABASE[version]
     except (KeyError, TypeError):
-        number = int(version) if version.isdecimal() else 0
+        shown = str(version)[:20]  # a text of any length, and Python refuses to read numbers of 4300 digits
+        number = int(shown) if shown.isdecimal() else 0
         raise FormatError(
-            f"database version {version!r} is not one of 6, 7, 8 and 9",
+            f"database version {shown!r} is not one of 6, 7, 8 and 9",
             hint="a newer cachefetch may read it, or the index is older than Spack 0.18",
-            context={"version": version, "state": "too-new" if number > 9 else "too-old"},
+            context={"version": shown, "state": "too-new" if number > 9 else "too-old"},
         ) from None
 
 
