@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what type checkers and editors see; at run time the table below
-    from .client import AsyncClient, Client, fetch_sync, resolve_sync
+    from .blocking import Client, fetch_sync, resolve_sync
+    from .client import AsyncClient
     from .config import Config, Mirror
     from .errors import (
         CachefetchError,
@@ -32,9 +33,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time the table b
 
 _EXPORTS = {
     "AsyncClient": ".client",
-    "Client": ".client",
-    "fetch_sync": ".client",
-    "resolve_sync": ".client",
+    "Client": ".blocking",
+    "fetch_sync": ".blocking",
+    "resolve_sync": ".blocking",
     "CachefetchError": ".errors",
     "IntegrityError": ".errors",
     "MirrorError": ".errors",

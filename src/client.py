@@ -1,30 +1,21 @@
-"""AsyncClient and Client: the same methods, one implementation.
+"""AsyncClient: the one implementation of all that a client does.
 
-`sources` has generators of mirror requests, `answers` what is decided from their results. This module runs them:
-`Client` in a plain loop that reads local mirrors itself and opens the network only for the first request that needs
-it, `AsyncClient` in an async one. Fetching is async only; `Client` calls it through a portal.
+`base` has the steps that need no network. This module runs them in an async loop, and fetches.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from .answers import (
-    known_hashes,
-    listing,
-    parse_constraint,
-    parse_queries,
-    resolve,
-    shown,
     with_documents,
     with_missing,
 )
-from .config import Config, Mirror, distinct, is_registry, load, mirror_from_argument, spack_mirrors
+from .base import Base, answer_local, is_local, not_both, read_head, resolution_error
+from .config import Mirror, is_registry
 from .errors import (
-    AccessError,
     CachefetchError,
     FormatError,
     HostError,
@@ -32,16 +23,11 @@ from .errors import (
     NetworkError,
     NotFoundError,
     PolicyError,
-    ResolutionError,
-    StoreError,
     UsageError,
 )
-from .pins import Pin, closure_nodes, find_pins
-from .portal import Portal
-from .recall import exists_noting, is_askable, keep, question, recall
+from .pins import Pin, closure_nodes
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
-from .resolver.rules.context import Policy
-from .sources import Pause, index_facts, open_known, open_sources
+from .sources import Pause, open_sources
 from .values import frozen
 
 TYPE_CHECKING = False
@@ -54,10 +40,8 @@ if TYPE_CHECKING:
 
     from .bundling import ExportReport, ImportReport
     from .fetch.bundle.check import BundleReport
-    from .fetch.events import Reporter
     from .fetch.extract import Extraction
     from .fetch.keys import Published
-    from .fetch.limits import Limits
     from .fetch.mirror.check import VerifyReport
     from .fetch.mirror.plan import SyncReport
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
@@ -67,283 +51,15 @@ if TYPE_CHECKING:
     from .lockfile import Lock, Locked, LockedPolicy
     from .resolver.host.overrides import HostOverrides
     from .resolver.index.readers import Get
-    from .resolver.index.store import IndexStore
     from .resolver.model import Host, Node
     from .resolver.resolution import Artifact, Listing, MirrorState, Resolution, Shown
-    from .sources import IndexFacts, Sources, Steps
+    from .sources import Sources, Steps
     from .syncing import Selection
 
     T = TypeVar("T")
 
 
-@frozen
-class Options:
-    """What a client was made with; see `AsyncClient` for the meaning."""
-
-    mirrors: tuple[Mirror, ...]
-    config: Config
-    offline: bool
-    refresh: bool
-    policy: Policy
-    require_fresh: bool = False
-    max_index_age: float | None = None
-
-
-class _Base:
-    """Configuration, host and the step functions, shared by both clients. Opens nothing."""
-
-    def __init__(
-        self,
-        mirrors: Iterable[str | os.PathLike[str] | Mirror] = (),
-        *,
-        keys: Iterable[str | os.PathLike[str]] = (),
-        unsigned: bool = False,
-        offline: bool = False,
-        refresh: bool = False,
-        stack: str | None = None,
-        require_fresh: bool = False,
-        max_index_age: float | None = None,
-        config: Config | None = None,
-        limits: Limits | None = None,
-        reporter: Reporter | None = None,
-    ) -> None:
-        settings = config if config is not None else load()
-        for name, value in (("mirrors", mirrors), ("keys", keys)):
-            if isinstance(value, (str, bytes)):
-                raise TypeError(f"{name} is a list of several, not one string: {name}=[{value!r}]")
-        key_files = tuple(os.path.abspath(path) for path in keys)
-        named = distinct(
-            m
-            if isinstance(m, Mirror)
-            else mirror_from_argument(os.fspath(m), settings, unsigned=unsigned, key_files=key_files)
-            for m in mirrors
-        )
-        self.options = Options(
-            named or settings.mirrors,
-            settings,
-            offline,
-            refresh,
-            Policy(libc=settings.libc, stack=stack),
-            require_fresh,
-            max_index_age,
-        )
-        self._limits = limits
-        self._reporter = reporter
-        self._sources: Sources | None = None
-        self._known: dict[frozenset[str], Sources] = {}
-        self._index_store: IndexStore | None = None
-        self._key_problems: tuple[str, ...] = ()
-        #: (mirror, message) of every index that is an older one again.
-        self.rollbacks: tuple[tuple[str, str], ...] = ()
-
-    def _detect(self, overrides: HostOverrides | None) -> Host:
-        from .resolver.host.detect import detect
-
-        return detect(overrides=overrides, cache_dir=self.options.config.cache_dir)
-
-    def mirrors(self) -> tuple[Mirror, ...]:
-        """Return the mirrors in use: those given, else those configured, else those of Spack's own configuration.
-
-        Raises:
-            ConfigError: Spack's configuration cannot be read.
-        """
-        return self.options.mirrors or spack_mirrors()
-
-    def pins(self, *specs: str) -> tuple[Pin, ...]:
-        """Return what `specs` name in full (``NAME@=VERSION/HASH``), as far as needs no index; () for other specs.
-
-        A ``/HASH`` is looked for in mirrors that are directories without an index.
-
-        Raises:
-            UsageError: a hash begins like those of several packages.
-        """
-        return find_pins(specs, [mirror.location for mirror in self.mirrors()]) if specs else ()
-
-    def indexes(self, *, check: bool = False) -> tuple[IndexFacts, ...]:
-        """Return what the local index holds, without asking any mirror; `check` reads and hashes all of it."""
-        return index_facts(self._indexes(), check=check)
-
-    def _indexes(self) -> IndexStore:
-        if self._index_store is None:
-            from .resolver.index.store import IndexStore
-
-            self._index_store = IndexStore(os.path.join(self.options.config.cache_dir, "index"))
-        return self._index_store
-
-    def _close_sources(self) -> None:
-        found, self._sources = self._sources, None
-        if found is not None:
-            found.specs.close()
-
-    def _open_steps(self) -> Steps[Sources]:
-        """Read the mirrors once a client."""
-        if self._sources is None:
-            o = self.options
-            found = yield from open_sources(
-                self.mirrors(), o.config, self._indexes, refresh=o.refresh, offline=o.offline
-            )
-            try:
-                self.rollbacks = self._judge(found)
-            except BaseException:
-                found.specs.close()
-                raise
-            self._sources = found
-        return self._sources
-
-    def _healed(self, work: Callable[[], Steps[T]]) -> Steps[T]:
-        """Run a step function; when it meets a damaged local index, drop that one and run it once more."""
-        try:
-            return (yield from work())
-        except StoreError as error:
-            damaged = error.context.get("damaged")
-            if damaged is None:
-                raise
-        self._indexes().drop(damaged)
-        self._sources = None
-        return (yield from work())
-
-    def _judge(self, found: Sources) -> tuple[tuple[str, str], ...]:
-        """Compare each index with what was seen of its mirror; return the rollbacks.
-
-        Raises:
-            FreshnessError: an index is not as fresh as the options ask.
-            StoreError: it cannot be remembered.
-        """
-        o, now, rollbacks = self.options, time.time(), []
-        states = {state.mirror: state.state for state in found.states}
-        for source in found.specs.sources:
-            if not (meta := source.meta):
-                continue  # a page: read anew each time, and nothing is remembered of it
-            from .fetch.verify import freshness
-
-            memory = os.path.join(self._indexes().directory(meta["location"]), "seen.json")
-            history = freshness.decode(_read_memory(memory))
-            verdict = freshness.judge(history, meta["sha256"], int(meta["size"]), now)
-            if verdict.history != history:
-                _remember(memory, freshness.encode(verdict.history))
-            checked = states.get(source.mirror) != "stale-ok"
-            freshness.require(
-                source.mirror,
-                verdict,
-                checked=checked,
-                fresh=o.require_fresh,
-                max_age=o.max_index_age,
-                now=now,
-                memory=memory,
-            )
-            if message := freshness.rollback_message(source.mirror, verdict):
-                rollbacks.append((source.mirror, message))
-        return tuple(rollbacks)
-
-    def _with_caveats(self, receipt: Receipt) -> Receipt:
-        """Return the receipt with what was odd about keys and indexes."""
-        from .fetch.model import Caveat, Receipt
-
-        receipt = receipt.with_warnings("key-file", self._key_problems)
-        more = tuple(Caveat("rollback", message, mirror) for mirror, message in self.rollbacks)
-        return Receipt(receipt.items, receipt.network_bytes, receipt.warnings + more, receipt.status)
-
-    def _resolve_steps(
-        self,
-        specs: tuple[str, ...],
-        host: Host | None,
-        unify: bool,
-        requirements: Sequence[str],
-        prereleases: bool,
-        others: Sequence[Host] = (),
-        full: bool = True,
-        pinned: Mapping[str, str] | None = None,
-    ) -> Steps[Resolution]:
-        queries = parse_queries(specs, requirements)  # a typing error shows before any mirror is asked
-        known = known_hashes(queries)
-        sources = None
-        if known and self._sources is None:
-            sources = yield from open_known(self.mirrors(), known)
-        if sources is None:
-            sources = yield from self._open_steps()
-        else:
-            self._known[frozenset(hash_ for _, _, hash_ in known)] = sources
-        facts = host if host is not None else self._detect(None)
-        asked, answers = "", os.path.join(self.options.config.cache_dir, "index", "answers")
-        if is_askable(specs, requirements, others, pinned):
-            same = {
-                "specs": list(specs),
-                "unify": unify,
-                "pre": prereleases,
-                "full": full,
-                "here": host is None,
-            }
-            asked = question(sources, facts, self.options.policy, **same)
-            if asked and (known_answer := recall(answers, asked, sources)):
-                return known_answer
-        looked: dict[str, bool] = {}
-        answer = resolve(
-            specs,
-            sources,
-            facts,
-            policy=self.options.policy,
-            unify=unify,
-            local_host=host is None,
-            exists=exists_noting(looked),
-            requirements=requirements,
-            prereleases=prereleases,
-            others=others,
-            pinned=pinned,
-            full=full,
-        )
-        if asked and not sources.specs.skipped():
-            keep(answers, asked, answer, looked)
-        return answer
-
-    def _behind(self, answer: Resolution) -> Steps[Sources]:
-        """Return the sources that an answer was made from."""
-        known = self._known.get(frozenset(root.chosen.hash for root in answer.roots if root.chosen))
-        return known or (yield from self._open_steps())
-
-    def _show_steps(self, spec: str, host: Host | None) -> Steps[Shown]:
-        query = parse_queries((spec,))
-        sources = yield from self._open_steps()
-        query = parse_queries((spec,), specs=sources.specs)
-        facts = host if host is not None else self._detect(None)
-        return shown(query[0], sources, facts, policy=self.options.policy)
-
-    def _list_steps(self, spec: str | None, externals: bool, host: Host | None) -> Steps[Listing]:
-        parse_constraint(spec)  # a typing error shows before any mirror is asked
-        sources = yield from self._open_steps()
-        constraint = parse_constraint(spec, sources.specs)
-        return listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
-
-    def _key_steps(self) -> Steps[dict[str, tuple[Published, ...]]]:
-        from .fetch.keys import published
-
-        if not self.mirrors():
-            raise UsageError("no mirror is configured", hint="name one with -m URL|DIRECTORY")
-        found = {}
-        for mirror in self.mirrors():
-            found[mirror.name] = yield from published(mirror.location)
-        return found
-
-    def _artifact_steps(self, spec: str, host: Host | None) -> Steps[Artifact]:
-        """Choose the one binary to unpack; a hash alone is looked up, not matched with this host."""
-        if not spec.startswith("/"):
-            answer = yield from self._resolve_steps((spec,), host, False, (), False)
-            if len(answer.roots) != 1:
-                raise UsageError(f"{spec!r} names {len(answer.roots)} packages; one is unpacked at a time")
-            if answer.roots[0].chosen is None:
-                raise resolution_error(answer)
-            return answer.roots[0].chosen
-        found = (yield from self._list_steps(spec, False, None)).specs
-        if len(found) != 1:
-            names = ", ".join(f"{a.name}/{a.hash}" for a in found[:5])
-            raise UsageError(
-                f"{spec} means {len(found)} binaries: {names}" if found else f"no mirror has a binary {spec}",
-                hint="give more of the hash" if found else "`cachefetch list` shows what the mirrors hold",
-                context={"hash": spec, "matches": len(found)},
-            )
-        return found[0]
-
-
-class AsyncClient(_Base):
+class AsyncClient(Base):
     """Resolve and fetch, as coroutines.
 
     Args:
@@ -632,11 +348,7 @@ class AsyncClient(_Base):
     ) -> Resolution | tuple[Pin, ...]:
         """Return what a fetch starts from: the given answer, the pins that the specs are, or a new answer."""
         if resolution is not None:
-            if specs or requirements:
-                raise UsageError(
-                    f"fetch got a resolution and {' '.join((*specs, *requirements))!r} too",
-                    hint="give the specs to `resolve`, or leave the resolution out",
-                )
+            not_both(specs, requirements)
             return resolution
         pins = () if requirements else self.pins(*specs)
         return pins or await resolve(*specs)
@@ -1001,7 +713,7 @@ class AsyncClient(_Base):
         answers: list[Answer] = [Answer(0)] * len(batch)
 
         async def one(number: int, get: Get) -> None:
-            if _is_local(get.url):
+            if is_local(get.url):
                 answers[number] = await anyio.to_thread.run_sync(answer_local, get)
             else:
                 answers[number] = await self._ask(get)
@@ -1057,156 +769,6 @@ class AsyncClient(_Base):
             return False
 
 
-class Client(_Base):
-    """`AsyncClient` for synchronous programs: same arguments, same methods, same results.
-
-    Works inside a running event loop too (a notebook). Use it as ``with``, or call `close`.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._async = AsyncClient(*args, **kwargs)
-        self._portal = Portal()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close connections and the local index, and stop the portal."""
-        if self._async._sources is self._sources:
-            self._async._sources = None  # the same object as ours
-        self._async._close_sources()
-        self._close_sources()
-        try:
-            if self._portal.started:
-                self._portal.call(self._async.aclose)
-        finally:
-            self._portal.close()
-
-    def host(self, overrides: HostOverrides | None = None) -> Host:
-        """See `AsyncClient.host`."""
-        return self._detect(overrides)
-
-    def resolve(
-        self,
-        *specs: str,
-        host: Host | None = None,
-        unify: bool = True,
-        requirements: Sequence[str] = (),
-        prereleases: bool = False,
-        others: Sequence[Host] = (),
-        full: bool = True,
-    ) -> Resolution:
-        """See `AsyncClient.resolve`."""
-        return self._run(
-            self._healed(
-                lambda: self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
-            )
-        )
-
-    def lock(self, resolution: Resolution) -> bytes:
-        """See `AsyncClient.lock`."""
-        self._async._sources = self._sources
-        return self._portal.call(partial(self._async.lock, resolution))
-
-    def resolve_locked(self, lock: Lock, *, host: Host | None = None) -> Resolution:
-        """See `AsyncClient.resolve_locked`."""
-        return self._portal.call(partial(self._async.resolve_locked, lock, host=host))
-
-    def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
-        """See `AsyncClient.fetch_locked`."""
-        return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to))
-
-    def list(self, spec: str | None = None, *, externals: bool = False, host: Host | None = None) -> Listing:
-        """See `AsyncClient.list`."""
-        return self._run(self._healed(lambda: self._list_steps(spec, externals, host)))
-
-    def show(self, spec: str, *, host: Host | None = None) -> Shown:
-        """See `AsyncClient.show`."""
-        return self._run(self._healed(lambda: self._show_steps(spec, host)))
-
-    def update(self) -> tuple[MirrorState, ...]:
-        """See `AsyncClient.update`."""
-        return self._run(self._healed(self._open_steps)).states
-
-    def fetch(self, *specs: str, **options: Any) -> Receipt:
-        """See `AsyncClient.fetch`."""
-        specs, options = self._resolved(specs, options)
-        return self._portal.call(partial(self._async.fetch, *specs, **options))
-
-    def plan(self, *specs: str, **options: Any) -> FetchPlan:
-        """See `AsyncClient.plan`."""
-        specs, options = self._resolved(specs, options)
-        return self._portal.call(partial(self._async.plan, *specs, **options))
-
-    def _resolved(
-        self, specs: tuple[str, ...], options: dict[str, Any]
-    ) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Resolve here, without the network if that can be, unless the specs name all there is to know."""
-        if options.get("resolution") is None and (options.get("requirements") or not self.pins(*specs)):
-            names = ("host", "unify", "requirements", "prereleases")
-            keep = {name: options.pop(name) for name in names if name in options}
-            options["resolution"], specs = self.resolve(*specs, **keep), ()
-        self._share()
-        return specs, options
-
-    def extract(self, spec: str, to: str, **options: Any) -> Extraction:
-        """See `AsyncClient.extract`."""
-        self._run(self._open_steps())
-        self._share()
-        return self._portal.call(partial(self._async.extract, spec, to, **options))
-
-    def _share(self) -> None:
-        """Give what this client has read to the other one, which needs no second reading then."""
-        self._async._sources, self._async._known = self._sources, self._known
-        self._async.rollbacks = self.rollbacks
-
-    def published_keys(self) -> dict[str, tuple[Published, ...]]:
-        """See `AsyncClient.published_keys`."""
-        return self._run(self._key_steps())
-
-    def sync(self, selection: Selection, to: str, **options: Any) -> SyncReport:
-        """See `AsyncClient.sync`."""
-        return self._portal.call(partial(self._async.sync, selection, to, **options))
-
-    def bundle_export(self, selection: Selection, to: str, **options: Any) -> ExportReport:
-        """See `AsyncClient.bundle_export`."""
-        return self._portal.call(partial(self._async.bundle_export, selection, to, **options))
-
-    def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
-        """See `AsyncClient.bundle_import`."""
-        return self._portal.call(partial(self._async.bundle_import, to, receipt=receipt))
-
-    def bundle_verify(self) -> tuple[BundleReport, ...]:
-        """See `AsyncClient.bundle_verify`."""
-        return self._portal.call(self._async.bundle_verify)
-
-    def verify(self, *, repair: bool = False) -> VerifyReport:
-        """See `AsyncClient.verify`."""
-        return self._portal.call(partial(self._async.verify, repair=repair))
-
-    def _run(self, steps: Steps[T]) -> T:
-        """Run a step function; the network starts with the first request that is not for a local file."""
-        try:
-            batch = next(steps)
-            while True:
-                if isinstance(batch, Pause):
-                    time.sleep(batch.seconds)
-                    batch = steps.send(())
-                elif all(_is_local(get.url) for get in batch):
-                    batch = steps.send(tuple(answer_local(get) for get in batch))
-                else:
-                    batch = steps.send(self._portal.call(partial(self._async._answers, batch)))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
 def _require_directory(path: str | None) -> None:
     if path is not None and os.path.exists(path) and not os.path.isdir(path):
         raise UsageError(
@@ -1234,95 +796,9 @@ class _Request:
             raise resolution_error(lacking, error) from error
 
 
-def resolve_sync(*specs: str, host: Host | None = None, unify: bool = True, **client: Any) -> Resolution:
-    """Resolve once: ``resolve_sync("zlib", mirrors=["/mirror"])``. Further arguments are those of `Client`."""
-    with Client(**client) as one:
-        return one.resolve(*specs, host=host, unify=unify)
-
-
-def fetch_sync(
-    *specs: str,
-    host: Host | None = None,
-    to: str | None = None,
-    deps: bool = True,
-    unify: bool = True,
-    **client: Any,
-) -> Receipt:
-    """Resolve, fetch and verify once. Further arguments are those of `Client`."""
-    with Client(**client) as one:
-        return one.fetch(*specs, host=host, to=to, deps=deps, unify=unify)
-
-
-def answer_local(get: Get) -> Answer:
-    """Answer a request for a path of this machine, without any network module."""
-    path = get.url
-    try:
-        if os.path.isdir(path):
-            return Answer(200, names=tuple(sorted(os.listdir(path))))
-        if get.spool and os.path.isfile(path) and os.access(path, os.R_OK):
-            if not get.sniff or get.sniff in read_head(path, SNIFF_SIZE):
-                return Answer(200, path=path, local=True)
-            return Answer(200, body=read_head(path, METADATA_LIMIT))
-        etag = _file_tag(path)
-        if etag and etag == get.etag:
-            return Answer(304, etag=etag)
-        from .fetch.transports.file import read_local  # costs 10 ms, and a current index is not read
-
-        return Answer(200, body=read_local(path, get.limit), etag=etag)
-    except CachefetchError as error:
-        return Answer(0, error=error)
-    except OSError as error:
-        return Answer(0, error=AccessError(f"cannot list {path}: {error.strerror}", context={"path": path}))
-
-
-def _file_tag(path: str) -> str | None:
-    """Return what changes whenever a file does; None where there is none."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None
-    return f"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ino:x}"
-
-
-def read_head(path: str, size: int) -> bytes:
-    """Return the first `size` bytes of a file."""
-    with open(path, "rb") as file:
-        return file.read(size)
-
-
-def _read_memory(path: str) -> bytes:
-    """Return the bytes of a small file of the store, b"" when there is none."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}", context={"path": path}) from error
-
-
-def _remember(path: str, data: bytes) -> None:
-    """Replace a small file of the store; whoever writes last wins, and no reader sees a half."""
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}",
-            hint="free some space, or point XDG_CACHE_HOME to a writable directory",
-            context={"path": path},
-        ) from error
-
-
 async def _read(transport: Transport, get: Get) -> Answer:
     reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
     return Answer(reply.status, body=reply.body, etag=reply.etag)
-
-
-def _is_local(url: str) -> bool:
-    return "://" not in url
 
 
 def _wanted(
@@ -1405,24 +881,3 @@ def _refuse(lock: Lock, packages: tuple[Locked, ...]) -> None:
             hint="if the change is wanted, write the lock file again: `cachefetch resolve SPEC... --lock FILE`",
             context={"changes": list(found)},
         )
-
-
-def resolution_error(answer: Resolution, asked: CachefetchError | None = None) -> ResolutionError:
-    """Return the exception for an answer that cannot be fetched; `asked` is what the mirrors said to a fetch."""
-    from .resolver.explain import conflict_lines, missing_lines, next_complete, no_candidate_lines
-
-    hint = ""
-    if answer.status == "no-candidate":
-        lines = [
-            line for root in answer.roots if root.chosen is None for line in no_candidate_lines(answer, root)
-        ]
-    elif answer.status == "conflict":
-        lines = conflict_lines(answer)
-    else:
-        lines = missing_lines(answer)
-        hint = next_complete(answer)
-    if asked is not None:
-        lines = [*lines, f"asked    {asked.message}"]
-    return ResolutionError(
-        "\n".join(lines), answer, code=answer.status, exit_code=answer.exit_code, hint=hint
-    )

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from ..client import Client
+    from ..blocking import Client
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from ..client import Client
+    from ..blocking import Client
 
 #: What a kind is, for people.
 KINDS = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from ..client import Client
+    from ..blocking import Client
     from ..fetch.limits import Limits
     from ..fetch.model import Receipt
     from ..fetch.plan import FetchPlan

@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Detect and print."""
-    from ..client import Client
+    from ..blocking import Client
 
     with Client() as client:
         host = host_from(args, client) or client.host()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-    from ..client import Client
+    from ..blocking import Client
     from ..resolver.model import Host
 
 
@@ -151,7 +151,7 @@ def requirements_from(args: argparse.Namespace) -> list[str]:
 
 def client_from(args: argparse.Namespace, *, reporter: Any = None, limits: Any = None) -> Client:
     """Return the client for the mirror options. Raises UsageError for ``--key`` or ``--unsigned`` without -m."""
-    from ..client import Client
+    from ..blocking import Client
 
     if (args.key or args.unsigned) and not args.mirror:
         flag = "--key" if args.key else "--unsigned"

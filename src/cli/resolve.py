@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from ..client import Client
+    from ..blocking import Client
     from ..resolver.model import Host
     from ..resolver.resolution import Artifact, Resolution, Root
 

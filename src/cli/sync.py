@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from ..client import Client
+    from ..blocking import Client
     from ..fetch.mirror.plan import Problem, SyncReport
     from ..resolver.model import Host
     from ..syncing import Selection

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 import cachefetch
-from cachefetch import answers, recall
-from cachefetch import client as client_module
+from cachefetch import answers, base, recall
 from cachefetch.resolver.model import Compiler, Host, Libc
 from cachefetch.resolver.resolution import Resolution
 from cachefetch.values import changed
@@ -49,7 +48,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         calls.append(specs)
         return real(specs, *args, **options)
 
-    monkeypatch.setattr(client_module, "resolve", counting)
+    monkeypatch.setattr(base, "resolve", counting)
     return calls
 
 
