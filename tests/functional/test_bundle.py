@@ -146,6 +146,47 @@ def test_a_cut_or_changed_volume_is_named(cli: Cli, tmp_path: Path, volumes: lis
     assert not (tmp_path / "to/.cachefetch/pieces").exists()
 
 
+@pytest.mark.parametrize("change", [-3000, 512])
+def test_a_volume_that_is_not_whole_is_named_when_it_is_alone_too(
+    cli: Cli, tmp_path: Path, volumes: list[Path], change: int
+) -> None:
+    (tmp_path / "one").mkdir()
+    alone = tmp_path / "one/2.bundle"
+    shutil.copy(volumes[1], alone)
+    os.truncate(alone, alone.stat().st_size + change)
+    done = imported(cli, alone, "--to", tmp_path / "to", code=9)
+    named = {p["name"]: (p["what"], p["path"]) for p in done["problems"]}
+    assert named["volume 2"] == ("size-mismatch", str(alone))
+    assert named["volume 1"] == named["volume 3"] == ("volume-missing", "")
+    assert verified(cli, tmp_path / "to")["problems"] == []  # an empty mirror
+    assert cli("list", "-m", alone, "--key", KEY).code == 0  # what every volume holds is whole
+    synced = cli("sync", "--all", "--from", alone, "--key", KEY, "--to", tmp_path / "other")
+    assert (synced.code, "volume" in synced.err) == (8, True)
+    imported(cli, *volumes, "--to", tmp_path / "to")
+    again = imported(cli, alone, "--to", tmp_path / "to", code=9)  # not needed any more, and damaged
+    assert [p["name"] for p in again["problems"]] == ["volume 2"]
+
+
+def test_a_volume_cut_in_its_list_does_not_spoil_the_others(
+    cli: Cli, tmp_path: Path, volumes: list[Path]
+) -> None:
+    os.truncate(volumes[0], volumes[0].read_bytes().index(b'"files":') + 100)
+    done = imported(cli, volumes[0].parent, "--to", tmp_path / "to", code=9)
+    damage = [(p["name"], p["what"]) for p in done["problems"] if p["path"]]
+    assert damage == [("volume 1", "size-mismatch")]
+    assert done["done"]["packages"] > 0
+
+
+def test_a_volume_cut_in_what_every_volume_holds_is_named(cli: Cli, tmp_path: Path) -> None:
+    exported(cli, MIRROR, tmp_path / "x.bundle")
+    text = (tmp_path / "x.bundle").read_bytes()
+    os.truncate(tmp_path / "x.bundle", text.index(b'"installs"') + 100)
+    for words in (("list", "-m"), ("bundle", "import", "--to", tmp_path / "to"), ("bundle", "verify")):
+        done = cli(*words, tmp_path / "x.bundle", "--key", KEY)
+        assert done.code in (6, 8, 9), done.err
+        assert "x.bundle" in done.out + done.err
+
+
 def test_a_file_larger_than_a_volume_is_divided(cli: Cli, tmp_path: Path) -> None:
     source = tmp_path / "source"
     nodes = [make_node("big"), make_node("small")]

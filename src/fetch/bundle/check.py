@@ -95,7 +95,7 @@ def check_bundle_signature(bundle: Bundle, source: Source, now: float) -> tuple[
     if policy.mode != NONE:
         policy = SignaturePolicy(IF_PRESENT, policy.pinned)
     found: set[tuple[str, str]] = set()
-    for volume in bundle.volumes.values():
+    for volume in (bundle.volumes or bundle.short).values():
         what = os.path.basename(volume.path)
         verified = check_signature(
             policy, volume.text, source.keyring, what=what, now=now, mirror=source.mirror
@@ -147,8 +147,8 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
     problems = []
     for number, labels in needed.items():
         text = bundle.volume_text((number,))
-        if have is not None and not labels:
-            continue
+        if have is not None and not labels and number not in bundle.short:
+            continue  # a volume that is damaged is named even so
         if number in bundle.short:
             path = bundle.short[number].path
             message, what = f"{path} is {text} and not whole: copy it again", "size-mismatch"

@@ -50,17 +50,24 @@ class Bundle:
         header: of one of the volumes; `header.id` names the bundle.
         contents: what the whole bundle holds.
         volumes: the volumes that are here, by number.
-        short: numbers of volumes that are here and too short or too long; they are not in `volumes`.
+        short: volumes that are here and too short or too long; they are not in `volumes`. What stands in every
+            volume is read from one of them when none is whole.
     """
 
     def __init__(self, volumes: Sequence[Volume]) -> None:
-        first = volumes[0]
+        first, contents = _first_list(volumes)
         self.header = first.header
-        self.contents: Contents = _read_list(first)
+        self.contents: Contents = contents
         self.volumes: dict[int, Volume] = {}
         self.short: dict[int, Volume] = {}
         for volume in volumes:
             number = volume.header.volume
+            if volume.header.volumes != self.header.volumes:
+                raise FormatError(
+                    f"{volume.path} tells another number of volumes than {first.path}",
+                    hint="copy the volume again",
+                    context={"file": volume.path},
+                )
             whole = os.path.getsize(volume.path) == volume_bytes(self.contents, number, volume.data_start)
             (self.volumes if whole else self.short).setdefault(number, volume)
         self._entries: Mapping[str, Entry] = {entry.file.path: entry for entry in self.contents.entries}
@@ -89,16 +96,18 @@ class Bundle:
 
         Raises:
             NotFoundError: the bundle does not hold it.
-            MirrorError: its volume is not here (code "volume-missing").
+            MirrorError: its volume is not here, or not whole (code "volume-missing").
         """
         entry = self.find(path)
         context = {"bundle": self.id, "file": path}
         if entry is None:
             raise NotFoundError(f"{path} is not in the bundle {self.name}", context=context)
         if lacking := self.lacking(entry):
+            cut = [self.short[number].path for number in lacking if number in self.short]
+            why = f"of which {' and '.join(cut)} is not whole" if cut else "which is not here"
             error = MirrorError(  # it exists, so it is not "not found"
-                f"{path} is in {self.volume_text(lacking)} of the bundle {self.name}, which is not here",
-                hint="put the volume beside the others",
+                f"{path} is in {self.volume_text(lacking)} of the bundle {self.name}, {why}",
+                hint="copy the volume again" if cut else "put the volume beside the others",
                 context={**context, "volumes": list(lacking)},
             )
             error.code = "volume-missing"
@@ -133,7 +142,7 @@ class Bundle:
     ) -> Generator[bytes, None, None]:
         """Yield the bytes of one piece of a file."""
         piece = entry.pieces[number]
-        place = self.volumes[piece.volume or volume or min(self.volumes)]
+        place = self._volume(piece.volume or volume)
         with open(place.path, "rb") as file:
             file.seek(place.data_start + piece.offset + skip)
             left = piece.length - skip
@@ -143,6 +152,11 @@ class Bundle:
                     raise FormatError(f"{place.path} ends too early", context={"file": place.path})
                 left -= len(data)
                 yield data
+
+    def _volume(self, number: int) -> Volume:
+        """Return a volume that is here; 0 stands for any, a whole one before others."""
+        here = self.volumes if number or self.volumes else self.short
+        return here[number or min(here)]
 
     def read(self, path: str) -> bytes:
         """Return a small file whole. Raises NotFoundError, MirrorError."""
@@ -231,6 +245,17 @@ def _volume_or_none(path: str) -> Volume | None:
         return read_volume(path) if is_volume(path) else None
     except (FormatError, OSError):
         return None
+
+
+def _first_list(volumes: Sequence[Volume]) -> tuple[Volume, Contents]:
+    """Return a volume whose list is right, and the list: one that is cut in its list does not spoil the others."""
+    errors: list[FormatError] = []
+    for volume in volumes:
+        try:
+            return volume, _read_list(volume)
+        except FormatError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _read_list(volume: Volume) -> Contents:
