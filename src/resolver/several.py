@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Packages of which several versions may be loaded together (Spack 1.1, docs/semantics.md).
 EXEMPT = ("gcc-runtime", "intel-oneapi-runtime", "compiler-wrapper")
-#: States of the search for each condition that might be dropped: a hint is not worth more.
-_HINT_STATES = 20_000
+#: Work of the search for each condition that might be dropped: a hint is not worth more.
+_HINT_WORK = 200_000
 
 
 @frozen
@@ -104,6 +104,6 @@ def _relaxations(
                 continue
             trial = [*options[:at], _options(wider), *options[at + 1 :]]
             numbered = [wider if n == at else root for n, root in enumerate(roots)]
-            again = unify(trial, lambda n, only: rank.vectors(numbered[n], only), limit=_HINT_STATES)  # noqa: B023 -- used within this turn only
+            again = unify(trial, lambda n, only: rank.vectors(numbered[n], only), limit=_HINT_WORK)  # noqa: B023 -- used within this turn only
             if again.picks:
                 yield _query(evaluation), text

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     Vector = tuple[int, ...]
 
-#: States that the search may look at before it says that the request is too ambiguous.
-MAX_STATES = 200_000
+#: Work (looks at what one root has left) after which the search says that there are too many combinations. Counted,
+#: not timed, so that every machine gives the same answer: a few seconds.
+MAX_WORK = 3_000_000
 
 
 @frozen
@@ -52,28 +53,28 @@ def unify(
     roots: Sequence[Sequence[Option]],
     vectors: Callable[[int, frozenset[str]], Mapping[str, Vector]],
     *,
-    limit: int = MAX_STATES,
+    limit: int = MAX_WORK,
 ) -> Unified:
     """Choose one option for each root so that no package is needed in two builds.
 
     Args:
         roots: the options of each root, best first; none is empty.
         vectors: returns the key vectors of some options of the root with that number, by hash.
-        limit: how many states the search may look at.
+        limit: how much work the search may do, see `MAX_WORK`.
     """
     first = [options[0] for options in roots]
     if _compatible_all(first):
         return Unified(tuple(option.hash for option in first))
     kept = _arc_consistent(_contested(roots))
     if kept is None:
-        return _clash(roots)
+        return _clash(roots, limit)
     picks: dict[int, str] = {}
     for group in _groups(kept):
         found = _search([kept[n] for n in group], lambda at, only: vectors(group[at], only), limit)  # noqa: B023 -- used within this turn only
         if found is None:
             return Unified(clash=tuple(group), exhausted=True)
         if not found:
-            return _clash(roots)
+            return _clash(roots, limit)
         picks.update(zip(group, found, strict=True))
     return Unified(tuple(picks[number] for number in range(len(roots))))
 
@@ -88,13 +89,15 @@ def _compatible_all(options: Sequence[Option]) -> bool:
 
 
 def _contested(roots: Sequence[Sequence[Option]]) -> list[list[Option]]:
-    """Return the options of all roots with only those packages that exist in several builds."""
+    """Return the options of all roots with only the packages in several builds that several roots need."""
     builds: dict[str, set[str]] = {}
-    for each in roots:
+    users: dict[str, set[int]] = {}
+    for number, each in enumerate(roots):
         for option in each:
             for name, hash_ in option.packages.items():
                 builds.setdefault(name, set()).add(hash_)
-    several = {name for name, hashes in builds.items() if len(hashes) > 1}
+                users.setdefault(name, set()).add(number)
+    several = {name for name, hashes in builds.items() if len(hashes) > 1 and len(users[name]) > 1}
     return [
         [Option(o.hash, {n: h for n, h in o.packages.items() if n in several}) for o in options]
         for options in roots
@@ -143,105 +146,157 @@ def _search(
     vectors: Callable[[int, frozenset[str]], Mapping[str, Vector]],
     limit: int,
 ) -> tuple[str, ...] | None:
-    """Return the best consistent hashes, () when there are none, None when the limit was reached."""
+    """Return the best consistent hashes, () when there are none, None when the limit was reached.
+
+    Best first over states: what each root may still take, as bits of a number, the best option lowest. A state is
+    split in two: its narrowest root takes its best option, or never does.
+    """
     if len(roots) == 1:
         return (roots[0][0].hash,)
     table = [vectors(n, frozenset(o.hash for o in options)) for n, options in enumerate(roots)]
     slim = [_dominant(options, table[n]) for n, options in enumerate(roots)]
-    order = sorted(range(len(slim)), key=lambda n: (len(slim[n]), slim[n][0].hash))
-    zero: Vector = (0,) * len(next(iter(table[0].values())))
-    heap: list[tuple[Vector, tuple[str, ...], int, dict[str, str]]] = []
-    bound = _bound(zero, order, {}, slim, table)
-    if bound is not None:
-        heappush(heap, (bound, (), 0, {}))
-    states = serial = 0
-    complete: list[tuple[str, ...]] = []
-    best: Vector | None = None
+    costs = _packed(slim, table)
+    fits = _Fits(slim)
+    full = tuple((1 << len(options)) - 1 for options in slim)
+    serial = 0
+    heap = [(sum(cost[0] for cost in costs), 0, serial, full, frozenset(range(len(slim))))]
+    found: list[tuple[str, ...]] = []
+    best: int | None = None
     while heap and (best is None or heap[0][0] == best):
-        _, hashes, _, taken = heappop(heap)
-        states += 1
-        if states > limit:
+        bound, depth, _, left, open_ = heappop(heap)
+        fits.work += len(slim)
+        if fits.work > limit:
             return None
-        if len(hashes) == len(order):
-            best = _total(zero, hashes, order, table)
-            complete.append(hashes)
+        if not open_:
+            best = bound
+            found.append(tuple(slim[n][_lowest(bits)].hash for n, bits in enumerate(left)))
             continue
-        number, spent = order[len(hashes)], _total(zero, hashes, order, table)
-        for option in slim[number]:
-            if not _fits(option, taken):
-                continue
-            now = {**taken, **option.packages}
-            done = _add(spent, table[number][option.hash])
-            bound = _bound(done, order[len(hashes) + 1 :], now, slim, table)
-            if bound is not None:
-                serial += 1
-                heappush(heap, (bound, (*hashes, option.hash), serial, now))
-    if not complete:
-        return ()
-    chosen = min(complete, key=sorted)
-    return tuple(chosen[order.index(number)] for number in range(len(roots)))
+        number = min(open_, key=lambda n: (left[n].bit_count(), slim[n][_lowest(left[n])].hash))
+        place = _lowest(left[number])
+        taken = fits.after(left, number, place, open_)
+        if taken is not None:
+            total = sum(cost[_lowest(bits)] for cost, bits in zip(costs, taken, strict=True))
+            serial += 1
+            heappush(heap, (total, depth - 1, serial, taken, open_ - {number}))
+        if rest := left[number] & ~(1 << place):
+            total = bound - costs[number][place] + costs[number][_lowest(rest)]
+            serial += 1
+            heappush(heap, (total, depth, serial, (*left[:number], rest, *left[number + 1 :]), open_))
+    return min(found, key=sorted) if found else ()
+
+
+class _Fits:
+    """Which options of each root go with an option of another; counts the `work` that this takes."""
+
+    def __init__(self, roots: Sequence[Sequence[Option]]) -> None:
+        self._roots = roots
+        self._masks = [_masks(options) for options in roots]
+        self._known: dict[tuple[int, int, int], int] = {}
+        self.work = 0
+
+    def mask(self, number: int, place: int, other: int) -> int:
+        """Return the options of root `other`, as bits, that go with option `place` of root `number`."""
+        key = (number, place, other)
+        found = self._known.get(key)
+        if found is None:
+            found, masks = (1 << len(self._roots[other])) - 1, self._masks[other]
+            packages = self._roots[number][place].packages
+            self.work += len(packages)
+            for name, hash_ in packages.items():
+                if name in masks:
+                    without, builds = masks[name]
+                    found &= without | builds.get(hash_, 0)
+            self._known[key] = found
+        return found
+
+    def after(
+        self, left: tuple[int, ...], number: int, place: int, open_: frozenset[int]
+    ) -> tuple[int, ...] | None:
+        """Return what is left to each root once root `number` takes option `place`; None when one has nothing."""
+        now = list(left)
+        now[number] = 1 << place
+        self.work += len(open_)
+        for other in open_:
+            if other != number:
+                now[other] &= self.mask(number, place, other)
+                if not now[other]:
+                    return None
+        return tuple(now)
+
+
+def _masks(options: Sequence[Option]) -> dict[str, tuple[int, dict[str, int]]]:
+    """Return by package: the options without it, as bits, and those with each build."""
+    found: dict[str, tuple[int, dict[str, int]]] = {}
+    every = (1 << len(options)) - 1
+    for place, option in enumerate(options):
+        for name, hash_ in option.packages.items():
+            without, builds = found.get(name, (every, {}))
+            builds[hash_] = builds.get(hash_, 0) | 1 << place
+            found[name] = without & ~(1 << place), builds
+    return found
+
+
+def _lowest(bits: int) -> int:
+    """Return the place of the lowest bit that is set."""
+    return (bits & -bits).bit_length() - 1
+
+
+def _packed(slim: list[list[Option]], table: list[Mapping[str, Vector]]) -> list[list[int]]:
+    """Return the vectors as whole numbers: they compare and add up as the vectors do, key by key."""
+    used = [table[n][option.hash] for n, options in enumerate(slim) for option in options]
+    least = [min(column) for column in zip(*used, strict=True)]
+    widths = [
+        ((max(column) - low) * len(slim)).bit_length()
+        for column, low in zip(zip(*used, strict=True), least, strict=True)
+    ]
+
+    def number(vector: Vector) -> int:
+        packed = 0
+        for value, low, width in zip(vector, least, widths, strict=True):
+            packed = packed << width | (value - low)
+        return packed
+
+    return [[number(table[n][option.hash]) for option in options] for n, options in enumerate(slim)]
 
 
 def _dominant(options: list[Option], vectors: Mapping[str, Vector]) -> list[Option]:
-    """Of options that need the same contested builds, apart from the root's own, only the best can win."""
+    """Of options that need the same contested builds only the best can win; best first."""
     best: dict[frozenset[tuple[str, str]], Option] = {}
-    for option in sorted(options, key=lambda o: vectors[o.hash]):
+    for option in sorted(options, key=lambda o: (vectors[o.hash], o.hash)):
         best.setdefault(frozenset(option.packages.items()), option)
     return list(best.values())
 
 
-def _bound(
-    spent: Vector,
-    rest: Sequence[int],
-    taken: dict[str, str],
-    roots: list[list[Option]],
-    table: list[Mapping[str, Vector]],
-) -> Vector | None:
-    """Return what a full assignment costs at least; None when some root has no option left.
-
-    Vectors are compared key by key, an order that addition keeps: the sum of the least ones is a lower bound.
-    """
-    total = spent
-    for number in rest:
-        fitting = [table[number][o.hash] for o in roots[number] if _fits(o, taken)]
-        if not fitting:
-            return None
-        total = _add(total, min(fitting))
-    return total
-
-
-def _fits(option: Option, taken: Mapping[str, str]) -> bool:
-    return all(taken.get(name, hash_) == hash_ for name, hash_ in option.packages.items())
-
-
-def _add(one: Vector, two: Vector) -> Vector:
-    return tuple(a + b for a, b in zip(one, two, strict=True))
-
-
-def _total(
-    zero: Vector, hashes: Sequence[str], order: Sequence[int], table: list[Mapping[str, Vector]]
-) -> Vector:
-    total = zero
-    for number, hash_ in zip(order, hashes, strict=False):
-        total = _add(total, table[number][hash_])
-    return total
-
-
-def _clash(roots: Sequence[Sequence[Option]]) -> Unified:
+def _clash(roots: Sequence[Sequence[Option]], limit: int) -> Unified:
     """Return the smallest group of roots that cannot live together; pairs and triples are looked for."""
+    slim = [_distinct(options) for options in _contested(roots)]
+    fits = _Fits(slim)
     for size in (2, 3):
         for group in combinations(range(len(roots)), size):
-            if not _live_together([roots[number] for number in group]):
+            left = tuple((1 << len(options)) - 1 for options in slim)
+            if not _live_together(fits, left, frozenset(group), limit):
                 return Unified(clash=group, packages=_reasons([roots[number] for number in group]))
     return Unified(clash=tuple(range(len(roots))), packages=_reasons(roots))
 
 
-def _live_together(roots: Sequence[Sequence[Option]], taken: Mapping[str, str] | None = None) -> bool:
-    if not roots:
+def _distinct(options: Sequence[Option]) -> list[Option]:
+    """Return one option for each set of contested builds."""
+    return list({frozenset(option.packages.items()): option for option in options}.values())
+
+
+def _live_together(fits: _Fits, left: tuple[int, ...], open_: frozenset[int], limit: int) -> bool:
+    """Return False when the open roots have no common set; True also when the limit was reached."""
+    if not open_:
         return True
-    now = taken or {}
-    signatures = {frozenset(o.packages.items()): o for o in roots[0] if _fits(o, now)}
-    return any(_live_together(roots[1:], {**now, **o.packages}) for o in signatures.values())
+    number = min(open_, key=lambda n: (left[n].bit_count(), n))
+    bits = left[number]
+    while bits and fits.work <= limit:
+        place = _lowest(bits)
+        bits &= bits - 1
+        now = fits.after(left, number, place, open_)
+        if now is not None and _live_together(fits, now, open_ - {number}, limit):
+            return True
+    return bool(bits)
 
 
 def _reasons(roots: Sequence[Sequence[Option]]) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:

@@ -85,3 +85,29 @@ def test_the_limit_is_told() -> None:
     found = unify(roots, lambda n, only: {h: (n, int(h)) for h in only}, limit=1)
     assert found.exhausted
     assert not found.picks
+
+
+def test_many_roots_that_share_packages_take_little_work() -> None:
+    """Twelve roots of 400 builds over eight pythons and two of five other packages: far below the limit."""
+    rng = random.Random(5)
+    roots: list[list[Option]] = []
+    for root in range(12):
+        options = []
+        for build in range(400):
+            packages = {"python": f"p{rng.randrange(8)}", f"r{root}": f"{root}-{build}"}
+            packages |= {f"a{a}": f"a{a}-{rng.randrange(8)}" for a in rng.sample(range(5), 2)}
+            options.append(Option(f"{root}-{build}", packages))
+        roots.append(options)
+    found = unify(roots, lambda n, only: {h: (n, int(h.split("-")[1])) for h in only}, limit=500_000)
+    assert not found.exhausted
+    assert len(found.picks) == 12
+
+
+def test_more_roots_than_places_is_a_clash_of_all() -> None:
+    roots = [
+        [Option(f"{n}-{at}", {f"slot{at}": f"{at}-{n}", f"r{n}": f"{n}-{at}"}) for at in range(5)]
+        for n in range(6)
+    ]
+    found = unify(roots, lambda _, only: {h: (int(h.split("-")[1]),) for h in only})
+    assert found.clash == (0, 1, 2, 3, 4, 5)
+    assert not found.exhausted
