@@ -87,7 +87,8 @@ def resolve(
     roots: list[Root] = []
     for number, (query, evaluation) in enumerate(found.items()):
         context = evaluation.contexts[0]
-        root = rank.root_of(evaluation, notes=context.spec.notes, pick=picks.get(number, ""), full=full)
+        notes = context.spec.notes + _disputes(evaluation, sources.specs)
+        root = rank.root_of(evaluation, notes=notes, pick=picks.get(number, ""), full=full)
         if pinned is not None and not evaluation.count:
             gone = f"the lock file names /{pinned.get(query, '')[:7]}, which no mirror holds any more"
             root = changed(root, notes=(*root.notes, gone))
@@ -295,8 +296,19 @@ def listing(
         unusable = {r.node.hash: p[0] for r in wanted if (p := rank.own_problems(r, context))}
     artifacts = tuple(rank.artifact(record, specs) for record in wanted)
     nodes = tuple(record.node for record in wanted)
-    notes = spec.notes if spec else ()
+    notes = (spec.notes if spec else ()) + specs.dispute_notes(record.node.hash for record in wanted)
     return Listing(artifacts, sources.current_states(), unusable, nodes, host, notes, near)
+
+
+def _disputes(evaluation: rank.Evaluation, specs: Specs) -> tuple[str, ...]:
+    """Return what the mirrors disagree about among the candidates and in the closures that were walked."""
+    if not specs.disputes:
+        return ()
+    hashes: set[str] = set()
+    for record in evaluation.candidates:
+        closure = evaluation.contexts[0].known_closure(record.node)
+        hashes.update((record.node.hash, *(node.hash for node in (closure.nodes() if closure else ()))))
+    return specs.dispute_notes(hashes)
 
 
 def _unified(

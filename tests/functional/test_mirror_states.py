@@ -375,3 +375,49 @@ def test_a_cycle_and_a_duplicate_do_no_harm(tmp_path: Path, cli: Callable[..., D
     done = cli("list", "--json", "-m", tmp_path / "mirror")
     assert len(done.json["specs"]) == 55
     assert cli("show", f"/{zlib}", "-m", tmp_path / "mirror").code == 0
+
+
+def test_a_second_index_cannot_describe_a_binary_as_one_that_fits(
+    cli: Callable[..., Done], tmp_path: Path
+) -> None:
+    hash_ = "hkxr7ts5yajkxftpjduah3ktcuc7ad3l"
+    document = json.loads(_blob_of(GOOD))
+    record = document["database"]["installs"][hash_]
+    record["spec"].pop("dependencies")
+    record["spec"]["arch"]["platform_os"] = "rhel8"
+    liar = tmp_path / "index.json"
+    liar.write_text(json.dumps({"database": {"version": "8", "installs": {hash_: record}}}))
+    old = ("--platform", "linux", "--os", "rhel8", "--target", "haswell", "--libc", "glibc@2.28:/usr")
+    for mirrors in (("-m", GOOD, "-m", str(liar)), ("-m", str(liar), "-m", GOOD)):
+        done = cli("resolve", f"zlib/{hash_}", *mirrors, *old, "--json")
+        assert done.code == 3
+        root = json.loads(done.out)["roots"][0]
+        assert {rejection["reason"] for rejection in root["rejected"] if rejection["hash"] == hash_} == {
+            "libc"
+        }
+        (note,) = root["notes"]
+        assert "disagree about zlib/hkxr7ts (dependencies, os)" in note
+        assert f"{liar} does not" in note
+        listed = json.loads(cli("list", f"/{hash_}", *mirrors, "--json").out)
+        assert listed["notes"] == [note]
+        assert [spec["mirrors"] for spec in listed["specs"]] == [[GOOD]]
+
+
+def _blob_of(mirror: str) -> bytes:
+    sha256: str = json.loads((Path(mirror) / INDEX).read_bytes())["data"][0]["checksum"]
+    return (Path(mirror) / "blobs/sha256" / sha256[:2] / sha256).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "name"),
+    [("9" * 6000, "a" * 32, "x"), ("8", "\\ud800", "x"), ("8", "a" * 32, "\\ud800")],
+)
+def test_a_hostile_index_beside_a_good_one_ends_nothing(
+    cli: Callable[..., Done], tmp_path: Path, version: str, key: str, name: str
+) -> None:
+    bad = tmp_path / "index.json"
+    record = f'{{"spec": {{"name": "{name}"}}, "in_buildcache": true}}'
+    bad.write_text(f'{{"database": {{"version": "{version}", "installs": {{"{key}": {record}}}}}}}')
+    done = cli("resolve", "py-multidict", "-m", GOOD, "-m", str(bad), *DEBIAN)
+    assert done.code == 0, done.err
+    assert done.out.startswith("py-multidict@")

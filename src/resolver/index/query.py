@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...values import changed
+from ...values import changed, frozen
 from ..model import Record
 
 TYPE_CHECKING = False
@@ -90,6 +90,28 @@ class PageSource:
         """A page records no nodes as Spack writes them."""
 
 
+@frozen
+class Dispute:
+    """Mirrors that describe one hash differently: who agrees with the description that counts, who does not, in what.
+
+    `kept` and `others` are names of mirrors, `differs` words for attributes; all sorted.
+    """
+
+    name: str
+    hash: str
+    kept: tuple[str, ...]
+    others: tuple[str, ...]
+    differs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the note for people."""
+        kept, others = (" and ".join(names) for names in (self.kept, self.others))
+        what = ", ".join(self.differs)
+        return (
+            f"mirrors disagree about {self.name}/{self.hash[:7]} ({what}): {kept} counts, {others} does not"
+        )
+
+
 class Specs:
     """All specs of several sources. Also a `Dag`: look-up of nodes by hash, each decoded once.
 
@@ -101,6 +123,8 @@ class Specs:
         self._sources = tuple(sources)
         self._cache: dict[str, Record | None] = {}
         self._named: dict[str, list[Record]] = {}
+        #: By hash, the disputes that look-ups came upon.
+        self.disputes: dict[str, Dispute] = {}
 
     @property
     def sources(self) -> tuple[SpecSource, ...]:
@@ -127,7 +151,14 @@ class Specs:
     def named(self, name: str) -> list[Record]:
         """All records of the package `name`, by hash."""
         if name not in self._named:
-            self._named[name] = self._merge(r for source in self._sources for r in source.named(name))
+            found = [(source, source.named(name)) for source in self._sources]
+            hashes = {record.node.hash for _, records in found for record in records}
+            pairs = [(source.mirror, record) for source, records in found for record in records]
+            for source, records in found if len(found) > 1 else ():
+                # It may describe the same hash as another package: that must show whatever is asked first.
+                rest = hashes.difference(record.node.hash for record in records)
+                pairs += [(source.mirror, record) for record in source.records(sorted(rest))]
+            self._named[name] = [record for record in self._merge(pairs) if record.node.name == name]
         return self._named[name]
 
     def versioned(self, name: str, version: str) -> list[Record]:
@@ -139,11 +170,11 @@ class Specs:
 
     def with_prefix(self, prefix: str) -> list[Record]:
         """All records whose DAG hash starts with `prefix`, by hash."""
-        return self._merge(record for source in self._sources for record in source.with_prefix(prefix))
+        return self._merge((s.mirror, record) for s in self._sources for record in s.with_prefix(prefix))
 
     def everything(self) -> list[Record]:
         """All records, by hash."""
-        return self._merge(record for source in self._sources for record in source.everything())
+        return self._merge((s.mirror, record) for s in self._sources for record in s.everything())
 
     def get(self, hash: str, /) -> Node | None:
         """Return the node with that full DAG hash, or None."""
@@ -160,14 +191,18 @@ class Specs:
         """Look up all of these that are not known yet, with one question to each source."""
         unknown = [hash_ for hash_ in hashes if hash_ not in self._cache]
         if unknown:
-            self._merge(record for source in self._sources for record in source.records(unknown))
+            self._merge((s.mirror, record) for s in self._sources for record in s.records(unknown))
             for hash_ in unknown:
                 self._cache.setdefault(hash_, None)
 
     def raw(self, hash: str, /) -> tuple[Mapping[str, Any], int] | None:
-        """Return a node as the first source that has it wrote it, and its specfile version; None when none does."""
+        """Return a node as the first source that has it wrote it, and its specfile version; None when none does.
+
+        A source whose description of a disputed hash does not count is not asked.
+        """
+        dispute = self.disputes.get(hash)
         for source in self._sources:
-            found = source.raw(hash)
+            found = None if dispute and source.mirror in dispute.others else source.raw(hash)
             if found is not None:
                 return found
         return None
@@ -177,33 +212,96 @@ class Specs:
         found = (source for source in self._sources if source.mirror == mirror)
         return next((source.meta.get("sha256", "") for source in found), "")
 
-    def _merge(self, records: Iterable[Record]) -> list[Record]:
-        """Merge by hash, fill the cache, return in the order of hashes.
+    def dispute_notes(self, hashes: Iterable[str]) -> tuple[str, ...]:
+        """Return a sentence for each of these hashes that the mirrors describe differently, by hash."""
+        return tuple(str(self.disputes[hash_]) for hash_ in sorted(self.disputes.keys() & set(hashes)))
 
-        Of several descriptions of one hash the fullest counts: an index before a page.
-        """
-        groups: dict[str, list[Record]] = {}
-        for record in records:
-            groups.setdefault(record.node.hash, []).append(record)
+    def _merge(self, records: Iterable[tuple[str, Record]]) -> list[Record]:
+        """Merge (mirror, record) by hash, fill the cache, return in the order of hashes."""
+        groups: dict[str, list[tuple[str, Record]]] = {}
+        for mirror, record in records:
+            groups.setdefault(record.node.hash, []).append((mirror, record))
         merged = []
         for hash_ in sorted(groups):
-            record = _merged(groups[hash_])
+            record, dispute = _merged(groups[hash_])
             self._cache[hash_] = record
+            if dispute:
+                self.disputes[hash_] = dispute
             merged.append(record)
         return merged
 
 
-def _merged(group: list[Record]) -> Record:
+def _merged(group: list[tuple[str, Record]]) -> tuple[Record, Dispute | None]:
+    """Merge the descriptions of one hash: the fullest counts, and only who agrees with it is a holder.
+
+    One hash is one node, so of two that differ one is wrong; which one, only the signed document tells.
+    """
+    first = group[0][1]
     if len(group) == 1:
-        return group[0]
-    first = group[0].node
-    if all(record.node == first for record in group):
-        best = group[0]
+        return first, None
+    if all(record.node == first.node for _, record in group):
+        best, differing = first, {}
     else:
-        best = min(group, key=lambda record: (record.node.partial, repr(record.node)))
-    return Record(
+        best = min((record for _, record in group), key=_fullest)
+        differing = {
+            mirror: words for mirror, record in group if (words := _differences(best.node, record.node))
+        }
+    agreeing = [(mirror, record) for mirror, record in group if mirror not in differing]
+    holders = dict.fromkeys(name for _, record in agreeing for name in record.mirrors)
+    merged = Record(
         best.node,
-        any(record.has_binary for record in group),
-        tuple(dict.fromkeys(name for record in group for name in record.mirrors)),
-        tuple(dict.fromkeys(name for record in group for name in record.stacks)),
+        any(record.has_binary for _, record in agreeing),
+        tuple(name for name in holders if name not in differing),
+        tuple(dict.fromkeys(name for _, record in agreeing for name in record.stacks)),
     )
+    if not differing:
+        return merged, None
+    differs = sorted({word for found in differing.values() for word in found})
+    kept = sorted({mirror for mirror, _ in agreeing})
+    name, hash_ = best.node.name, best.node.hash
+    return merged, Dispute(name, hash_, tuple(kept), tuple(sorted(differing)), tuple(differs))
+
+
+def _fullest(record: Record) -> tuple[bool, int, int, int, str]:
+    """Order descriptions of one hash, the one that counts first, whatever the order of the mirrors."""
+    node = record.node
+    return (node.partial, -len(node.edges), -len(node.variants), -node.format, repr(node))
+
+
+def _differences(best: Node, other: Node) -> tuple[str, ...]:
+    """Return in which attributes two descriptions of one hash contradict each other.
+
+    A page records less than an index, and old formats less than new ones: what one cannot record is no contradiction.
+    """
+    if best == other:
+        return ()
+    found = [name for name in _ALWAYS if getattr(best, name) != getattr(other, name)]
+    if best.partial or other.partial:
+        return tuple(found)
+    found += [name for name in _IN_NODES if getattr(best, name) != getattr(other, name)]
+    oldest = min(best.format, other.format)
+    if _edge_set(best, oldest) != _edge_set(other, oldest):
+        found.append("dependencies")
+    for name in ("compiler", "target_features"):
+        both = (getattr(best, name), getattr(other, name))
+        if both[0] != both[1] and (best.format == other.format or None not in both):
+            found.append(name)
+    if oldest >= _PROVIDED_SINCE and best.provided != other.provided:
+        found.append("provided")
+    return tuple(found)
+
+
+def _edge_set(node: Node, oldest: int) -> frozenset[tuple[object, ...]]:
+    """Return the edges without their order; the virtuals only where both formats record them."""
+    return frozenset(
+        (e.hash, e.name, frozenset(e.types), frozenset(e.virtuals) if oldest >= _VIRTUALS_SINCE else None)
+        for e in node.edges
+    )
+
+
+#: Attributes that every source records, and those that all but pages do.
+_ALWAYS = ("name", "version", "platform", "os", "target")
+_IN_NODES = ("namespace", "variants", "flags", "external", "build_spec")
+#: Specfile versions that first recorded the virtuals of edges, and those that a node provides (docs/formats.md).
+_VIRTUALS_SINCE = 4
+_PROVIDED_SINCE = 6

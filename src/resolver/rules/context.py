@@ -103,6 +103,10 @@ class Context:
             self._closures[node.hash] = closure_of(node, self.dag, self._walked)
         return self._closures[node.hash]
 
+    def known_closure(self, node: Node) -> Closure | None:
+        """Return the closure of a candidate if it was walked; its own attributes may have ruled it out before."""
+        return self._closures.get(node.hash)
+
     def below(self, node: Node) -> tuple[Node, ...]:
         """Return the closure of a candidate without itself, externals last."""
         closure = () if node.partial else self.closure(node).nodes()

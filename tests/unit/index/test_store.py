@@ -149,3 +149,61 @@ def test_several_mirrors_merge_by_hash_with_all_locations(tmp_path: Path) -> Non
     assert found == {r.node.hash: set(r.mirrors) for r in back.named("py-multidict")}
     assert any(mirrors == {"v3-signed", "v3-unsigned"} for mirrors in found.values())
     assert any(mirrors == {"v3-unsigned"} for mirrors in found.values())
+
+
+GOOD_HASH = "hkxr7ts5yajkxftpjduah3ktcuc7ad3l"
+
+
+def lying_index(place: Path, **changes: object) -> Path:
+    """Write an index that lists one zlib of the real mirror, without dependencies and otherwise changed."""
+    record = json.loads(index_file("v3-unsigned").read_bytes())["database"]["installs"][GOOD_HASH]
+    record["spec"].pop("dependencies")
+    record["spec"].update(changes)
+    path = place / "index.json"
+    path.write_text(json.dumps({"database": {"version": "8", "installs": {GOOD_HASH: record}}}))
+    return path
+
+
+@pytest.mark.parametrize("changes", [{}, {"name": "another"}, {"version": "9.9"}])
+@pytest.mark.parametrize("first_asked", ["named", "record", "prefix"])
+def test_of_two_descriptions_of_a_hash_the_fullest_counts_with_its_own_mirrors(
+    tmp_path: Path, changes: dict[str, str], first_asked: str
+) -> None:
+    liar = lying_index(tmp_path, **changes)
+    for order in (1, -1):
+        store = IndexStore(str(tmp_path / f"store{order}"))
+        sources = [
+            store.ingest(name, name, str(path), local=True, meta={"kind": "v3"}, sha256=None)
+            for name, path in (("good", index_file("v3-unsigned")), ("liar", liar))
+        ]
+        specs = Specs(sources[::order])
+        if first_asked == "named":
+            specs.named("zlib")
+        elif first_asked == "prefix":
+            specs.with_prefix(GOOD_HASH[:5])
+        record = specs.record(GOOD_HASH)
+        assert record is not None
+        assert (record.node.name, record.node.version, record.mirrors) == ("zlib", "1.3.1", ("good",))
+        assert record in specs.named("zlib")
+        assert specs.named("another") == []
+        assert specs.disputes[GOOD_HASH].others == ("liar",)
+        assert "dependencies" in specs.disputes[GOOD_HASH].differs
+        raw = specs.raw(GOOD_HASH)
+        assert raw is not None
+        assert "dependencies" in raw[0]
+        assert len(specs.disputes) == 1
+
+
+@pytest.mark.parametrize(
+    "pair", [("v3-signed", "v3-unsigned"), ("v2-signed", "v2-unsigned"), ("v2-unsigned", "v3-unsigned")]
+)
+def test_real_mirrors_do_not_contradict_each_other(tmp_path: Path, pair: tuple[str, str]) -> None:
+    store = IndexStore(str(tmp_path))
+    specs = Specs(
+        [
+            store.ingest(name, name, str(index_file(name)), local=True, meta={"kind": "v3"}, sha256=None)
+            for name in pair
+        ]
+    )
+    assert len(specs.everything()) > 50
+    assert specs.disputes == {}
