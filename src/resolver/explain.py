@@ -35,7 +35,7 @@ MESSAGES = {
     "platform": "was built for {have}, this host is {need}",
     "target": "needs the CPU target {have}, this host is {need}",
     "target-dep": "the dependency {have}, this host is {need}",
-    "target-unknown": "the CPU target {have} is not in the table and carries no feature list",
+    "target-unknown": "needs the CPU target {have}; this host is {need}",
     "libc": "needs {have}, this host allows {need}",
     "libc-kind": "was built for {have}, this host uses {need}",
     "libc-prefix": "expects {have}, this host has {need}",

@@ -56,7 +56,8 @@ class Node:
     the source records the node's own attributes only (a cache.spack.io page): no edges, no flags, and
     abbreviated patch hashes. `compiler` is the one recorded by formats below 5 and by pages, as
     (name, version) with the name as recorded; format 5 and later express compilers as edges.
-    `target_features` is set where the node embeds a microarchitecture object, for names our table lacks.
+    `target_features` is set where the node embeds a microarchitecture object, for names our table lacks; so are
+    `target_vendor`, `target_parents` (names) and `target_generation` (of POWER; 0 where there is none).
     `external` is the recorded prefix ("" when external without one), None for an ordinary node.
     """
 
@@ -77,6 +78,8 @@ class Node:
     provided: tuple[str, ...] = ()
     target_features: tuple[str, ...] | None = None
     target_vendor: str = ""
+    target_parents: tuple[str, ...] = ()
+    target_generation: int = 0
     partial: bool = False
 
     def closure_edges(self) -> tuple[Edge, ...]:

@@ -9,9 +9,14 @@ the vendor "". So it compares equal to itself only, and `is_known` tells it apar
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from ._microarchitectures import ARCHSPEC_VERSION, TABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Version of archspec that the table was made from.
 TABLE_VERSION = ARCHSPEC_VERSION
@@ -63,6 +68,12 @@ def features(name: str) -> frozenset[str]:
     return frozenset(row[2].split()) if row else _EMPTY
 
 
+def generation(name: str) -> int:
+    """Return the generation of a POWER target (9 for ``power9le``), 0 for every other name."""
+    match = re.match(r"power(\d+)", name)
+    return int(match[1]) if match else 0
+
+
 def vendor(name: str) -> str:
     """Return the vendor as archspec writes it (`GenuineIntel`, `generic`), "" for an unknown name."""
     row = TABLE.get(name)
@@ -89,3 +100,9 @@ def runs_on(target: str, host_target: str) -> bool:
     Stricter than CPU features: code for `skylake` is not offered to a `zen4` host (Spack 1.1).
     """
     return target == host_target or target in ancestors(host_target)
+
+
+def recorded_family(recorded: Iterable[str]) -> str:
+    """Return the family that the recorded parents of an unknown target have in common, "" when they tell none."""
+    families = {family(parent) if is_known(parent) else "" for parent in recorded}
+    return families.pop() if len(families) == 1 else ""

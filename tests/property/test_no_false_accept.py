@@ -18,6 +18,7 @@ from typing import Any
 
 import archspec.cpu
 import pytest
+from archspec.cpu.detect import COMPATIBILITY_CHECKS
 from tests.tools.indexes import FIXTURES, page_records, raw_index, raw_page, records
 
 from cachefetch.answers import resolve
@@ -45,6 +46,14 @@ MACOS = ["tahoe", "sequoia", "sonoma", "ventura", "monterey", "bigsur", "catalin
 #: The libc of the labels on the page.
 PAGE_LIBC = {"ubuntu22.04": "2.35", "ubuntu24.04": "2.39"}
 SOURCES = ("page", "v3-unsigned spoiled", "v2-unsigned spoiled", *FIXTURES)
+#: Targets that no table has: (name, vendor, features, parents, generation).
+UNKNOWN = [
+    ("x86_64_w3", "generic", ["sse2", "avx2"], ["x86_64_v2"], 0), ("zen9", "AuthenticAMD", ["avx512f"], ["zen4"], 0),
+    ("arrowlake9", "GenuineIntel", ["avx2"], ["alderlake"], 0), ("armv9.3a", "generic", [], ["armv9.2a"], 0),
+    ("cortex_x9", "ARM", ["asimd", "fp"], ["neoverse_n1"], 0), ("m9", "Apple", ["asimd"], ["m1"], 0),
+    ("power8plus", "IBM", [], ["power8le"], 9), ("power11le", "IBM", [], ["power10le"], 11),
+    ("loongarch64", "generic", [], [], 0), ("zen8", "AuthenticAMD", ["sse2"], ["zen7"], 0),
+]  # fmt: skip
 SPECFILE = {"7": 4, "8": 5}
 
 
@@ -87,6 +96,25 @@ def numbers(version: str) -> list[int] | None:
 def runs_on(target: str, host: str) -> bool:
     known = archspec.cpu.TARGETS
     return target == host or target in {each.name for each in known[host].ancestors}
+
+
+def target_runs(recorded: str | dict[str, Any], host: Host) -> bool:
+    """Ask archspec's own check of the family about a target that it does not know."""
+    name, known = recorded["name"] if isinstance(recorded, dict) else recorded, archspec.cpu.TARGETS
+    if name in known or not isinstance(recorded, dict):
+        return runs_on(name, host.target)
+    if not recorded["parents"] or any(parent not in known for parent in recorded["parents"]):
+        return False
+    target = archspec.cpu.Microarchitecture(
+        name, [known[each] for each in recorded["parents"]], recorded["vendor"], set(recorded["features"]), {},
+        generation=recorded["generation"],
+    )  # fmt: skip
+    here = known[host.target]
+    if target.family != here.family or (host.platform == "darwin" and str(here.family) == "aarch64"):
+        return False
+    if str(here.family) == "ppc64le":  # archspec's check asks the machine that runs it
+        return bool(target.generation <= here.generation)
+    return bool(COMPATIBILITY_CHECKS[str(here.family)](here, target))
 
 
 class RawIndex:
@@ -134,7 +162,7 @@ class RawIndex:
         root = self.spec(hash_)
         if root["arch"]["platform"] != host.platform:
             found.add("platform")
-        if any(not runs_on(target_of(self.spec(h)), host.target) for h in built):
+        if any(not target_runs(self.spec(h)["arch"]["target"], host) for h in built):
             found.add("target")
         for h in built:
             found |= self.system(h, host)
@@ -210,7 +238,7 @@ def spoiled(name: str) -> dict[str, dict[str, Any]]:
     """Return a fixture with what it lacks: externals that are here or absent, dev builds, lost runtimes and libc."""
     chance, rows = random.Random(7), copy.deepcopy(raw_index(name)[0])
     for row in rows.values():
-        spec, at = row["spec"], chance.randrange(12)
+        spec, at = row["spec"], chance.randrange(30)
         if at == 0 and spec["name"] in ("zlib", "hwloc", "python", "openmpi", "mpich", "zlib-ng"):
             path = chance.choice(["/usr", "/opt/absent/here"])
             spec["external"] = {"path": path, "module": None, "extra_attributes": {}}
@@ -223,6 +251,9 @@ def spoiled(name: str) -> dict[str, dict[str, Any]]:
             spec["dependencies"] = [
                 d for d in spec.get("dependencies", []) if not {"link", "run"} & set(types(d))
             ]
+        elif at == 4:
+            words = ("name", "vendor", "features", "parents", "generation")
+            spec["arch"]["target"] = dict(zip(words, chance.choice(UNKNOWN), strict=True))
     return rows
 
 
@@ -366,7 +397,7 @@ def check(source: str, wanted: int, seed: int) -> Tally:
 def test_verdicts_agree_with_a_second_computation(source: str) -> None:
     large = source in ("page", "v3-unsigned", "v3-unsigned spoiled")
     tally = check(source, PAIRS if large else PAIRS // 5, seed=3)
-    assert tally.accepted > (500 if large else 50)
+    assert tally.accepted > (300 if large else 50)
     assert {"platform", "target", "compiler"} <= set(tally.faults)
     if source == "v3-unsigned spoiled":
         assert {"libc", "libc-kind", "libc-prefix", "libc-unknown", "os", "external", "dev", "runtime", "version",

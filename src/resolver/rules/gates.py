@@ -22,13 +22,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..model import Dag, Node, Record
+    from ..model import Dag, Host, Node, Record
     from .context import Context
 
     Gate = Callable[[Record, Context], Iterator[Mismatch]]
 
 #: macOS releases, newest first: a host runs what was built on its own or an older one (Spack 1.1).
 MACOS = ("tahoe", "sequoia", "sonoma", "ventura", "monterey", "bigsur", "catalina")
+_POWER = ("ppc64", "ppc64le")
 _GCC_LANGUAGES = frozenset(("c", "cxx", "fortran"))
 
 
@@ -71,9 +72,11 @@ def platform(record: Record, context: Context) -> Iterator[Mismatch]:
 
 def target(record: Record, context: Context) -> Iterator[Mismatch]:
     """G10 for the candidate itself: its target is the host's or one of that target's ancestors."""
-    problem = _target_problem(record.node, context.host.target)
+    host = context.host
+    problem = _target_problem(record.node, host)
     if problem:
-        yield Mismatch(problem, record.node.target, _target_need(context.host.target))
+        have = _unknown_target(record.node) if problem == "target-unknown" else record.node.target
+        yield Mismatch(problem, have, _target_need(host.target))
 
 
 def system(record: Record, context: Context) -> Iterator[Mismatch]:
@@ -83,13 +86,14 @@ def system(record: Record, context: Context) -> Iterator[Mismatch]:
 
 def closure_targets(record: Record, context: Context) -> Iterator[Mismatch]:
     """G10 for the rest of the closure."""
-    judged, host = context.judged.setdefault("target", {}), context.host.target
+    judged, host = context.judged.setdefault("target", {}), context.host
     for node in context.dependencies(record.node):
         problem = judged.get(node.hash)
         if problem is None:
             problem = judged[node.hash] = _target_problem(node, host)
         if problem:
-            yield Mismatch("target-dep", f"{label(node)} needs {node.target}", _target_need(host))
+            needed = _unknown_target(node) if problem == "target-unknown" else node.target
+            yield Mismatch("target-dep", f"{label(node)} needs {needed}", _target_need(host.target))
             return
 
 
@@ -161,18 +165,53 @@ def libc_of(node: Node, dag: Dag) -> Libc | None:
     return None
 
 
-def _target_problem(node: Node, host_target: str) -> str:
+def _target_problem(node: Node, host: Host) -> str:
     """Return "", "target" or "target-unknown"."""
-    if targets.runs_on(node.target, host_target):
+    if targets.runs_on(node.target, host.target):
         return ""
     if targets.is_known(node.target):
         return "target"
+    # Spack's table may be newer than ours: run archspec's own test on what the node records of its target.
+    if not _lacks_of_target(node):
+        return "" if _recorded_target_fits(node, host) else "target"
+    return "target-unknown"
+
+
+def _recorded_target_fits(node: Node, host: Host) -> bool:
+    """Return whether archspec would find the recorded target on that host: it has another test for each family."""
+    family = targets.recorded_family(node.target_parents)
+    if family != targets.family(host.target):
+        return False
+    same_vendor = node.target_vendor == targets.vendor(host.target)
+    generic = node.target_vendor == "generic"
+    has_all = set(node.target_features or ()) <= targets.features(host.target)
+    if family == "x86_64":
+        return has_all and (same_vendor or generic)
+    if (
+        family == "aarch64"
+    ):  # a Mac runs its model and what that descends from: never a name that we do not know
+        return has_all and same_vendor and not generic and host.platform != "darwin"
+    if family in _POWER:
+        return node.target_generation <= targets.generation(host.target)
+    return family == "riscv64" and generic and has_all
+
+
+def _lacks_of_target(node: Node) -> str:
+    """Return what the record of an unknown target lacks for archspec's test, "" when it is enough."""
     if node.target_features is None:
-        return "target-unknown"
-    # Spack's table may be newer than ours: run archspec's own test on the features that the node carries.
-    fits = set(node.target_features) <= targets.features(host_target)
-    vendor = node.target_vendor in ("generic", targets.vendor(host_target))
-    return "" if fits and vendor else "target"
+        return "records only its name"
+    family = targets.recorded_family(node.target_parents)
+    if not family:
+        return "records no parent of a known family"
+    if family in _POWER and node.target_generation <= 0:
+        return "records no generation"
+    if family in ("x86_64", "aarch64") and not node.target_features:
+        return "records no features"
+    return ""
+
+
+def _unknown_target(node: Node) -> str:
+    return f"{node.target}, which is not in the table and {_lacks_of_target(node)}"
 
 
 def _target_need(host_target: str) -> str:

@@ -89,6 +89,8 @@ class Index:
             build_spec=short.get("build_spec"),
             target_features=tuple(short["features"]) if "features" in short else None,
             target_vendor=short.get("vendor", ""),
+            target_parents=tuple(short.get("parents", ())),
+            target_generation=short.get("generation", 0),
             partial=bool(short.get("page")),
         )
         has_binary = short.get("binary", node.external is None)

@@ -89,7 +89,7 @@ def node_from_dict(
 def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -> Node:
     if not isinstance(hash, str) or not hash or not _HASH.issuperset(hash):
         _bad("hash", hash, "a DAG hash")
-    platform, os, target, features, vendor = _architecture(data.get("arch"))
+    platform, os, target, recorded = _architecture(data.get("arch"))
     variants, flags = _parameters(data.get("parameters") or {})
     compiler, original = _compiler(data)
     if compiler is not None:
@@ -110,8 +110,7 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
         external=_external(data.get("external")),
         build_spec=_build_spec(data.get("build_spec")),
         provided=_texts(data.get("provided_virtuals") or (), "provided_virtuals"),
-        target_features=features,
-        target_vendor=vendor,
+        **recorded,
     )
 
 
@@ -181,20 +180,26 @@ def _check_version(version: str, field: str) -> None:
         raise FormatError(f"field {field}: {error.message}", context={"field": field}) from None
 
 
-def _architecture(arch: Any) -> tuple[str, str, str, tuple[str, ...] | None, str]:
-    """Return platform, OS, target name, and of a target that is an object its features and vendor."""
+def _architecture(arch: Any) -> tuple[str, str, str, dict[str, Any]]:
+    """Return platform, OS, target name, and of a target that is an object what it records, as fields of `Node`."""
     if not isinstance(arch, dict):
         _bad("arch", arch, "an object")
     platform = _word(arch.get("platform"), "arch.platform")
     os = _word(arch.get("platform_os"), "arch.platform_os")
     target = arch.get("target")
     if isinstance(target, str):
-        return platform, os, _word(target, "arch.target"), None, ""
+        return platform, os, _word(target, "arch.target"), {}
     if not isinstance(target, dict):
         _bad("arch.target", target, "a name or an object")
     name = _word(target.get("name"), "arch.target.name")
-    features = _texts(target.get("features") or (), "arch.target.features")
-    return platform, os, name, features, _text(target.get("vendor") or "", "arch.target.vendor")
+    generation = target.get("generation")
+    recorded = {
+        "target_features": _texts(target.get("features") or (), "arch.target.features"),
+        "target_vendor": _text(target.get("vendor") or "", "arch.target.vendor"),
+        "target_parents": _texts(target.get("parents") or (), "arch.target.parents"),
+        "target_generation": generation if type(generation) is int else 0,
+    }
+    return platform, os, name, recorded
 
 
 def _parameters(parameters: Any) -> tuple[dict[str, VariantValue], dict[str, tuple[str, ...]]]:
