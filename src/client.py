@@ -730,7 +730,7 @@ class AsyncClient(Base):
         engine = self._engine()
         try:
             transport = engine["transports"].for_url(get.url)
-            async for attempt in attempts(engine["limits"], Clockwork()):
+            async for attempt in attempts(engine["limits"], Clockwork(), patient=False):
                 with attempt:
                     return await self._spool(transport, get) if get.spool else await _read(transport, get)
         except CachefetchError as error:

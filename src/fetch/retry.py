@@ -64,11 +64,14 @@ def attempts(
     clockwork: Clockwork,
     on_retry: Callable[[int, float, CachefetchError], None] | None = None,
     give_up: Callable[[], bool] = lambda: False,
+    *,
+    patient: bool = True,
 ) -> tenacity.AsyncRetrying:
     """Return the loop of attempts: ``async for attempt in attempts(...): with attempt: ...``.
 
     The last error is raised as it is. `on_retry` hears the number of the failed try, the wait and the error.
-    `give_up` is asked before every further try.
+    `give_up` is asked before every further try. Unless `patient`, a server that says nothing is asked no more than
+    `silent_attempts` times.
     """
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -80,9 +83,13 @@ def attempts(
         if on_retry is not None:
             on_retry(state.attempt_number, state.upcoming_sleep, error)
 
+    def stop(state: tenacity.RetryCallState) -> bool:
+        silent = not patient and bool(getattr(_error(state), "context", {}).get("silent"))
+        return state.attempt_number >= (limits.silent_attempts if silent else limits.attempts)
+
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(lambda error: retryable(error, limits) and not give_up()),
-        stop=tenacity.stop_after_attempt(limits.attempts),
+        stop=stop,
         wait=wait,
         sleep=clockwork.sleep,
         before_sleep=before_sleep,

@@ -21,6 +21,9 @@ class Spool:
     `size` and `expected` are in bytes; `expected` is None when the server does not tell.
     """
 
+    #: Somebody waits for the answer (see `Sink`).
+    urgent = True
+
     def __init__(self, path: str, url: str, limit: int) -> None:
         self.etag: str | None = None
         self.expected: int | None = None

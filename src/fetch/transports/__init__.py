@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     class Sink(Protocol):
         """Gets the bytes of one object. All calls come one after the other from worker threads, so it may block.
 
-        What it raises ends the transfer, and reaches the caller of `receive` as it is.
+        What it raises ends the transfer, and reaches the caller of `receive` as it is. Where a sink has an attribute
+        `urgent` that is True, a server that says nothing is given up after `Limits.first_byte_s`.
         """
 
         def begin(self, head: Head) -> None:
@@ -131,6 +132,12 @@ def host_of(url: str) -> str:
     """Return ``host:port`` as it stands in `url`, "" for a file."""
     found = _HOST.search(url)
     return found[1].lower() if found else ""
+
+
+def patience_of(sink: Sink | None, limits: Limits) -> float:
+    """Return the seconds that a server may take until it begins to answer; without a sink for a small document."""
+    urgent = sink is None or getattr(sink, "urgent", False)
+    return min(limits.first_byte_s, limits.stall_s) if urgent else limits.stall_s
 
 
 def is_network(url: str) -> bool:

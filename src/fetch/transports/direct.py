@@ -17,7 +17,7 @@ import anyio
 from ...errors import FormatError, MirrorError
 from ...values import frozen
 from ..network import proxied
-from . import Head, Reply, host_of, redact
+from . import Head, Reply, host_of, patience_of, redact
 from .ranges import content_range, strong_etag
 from .stall import StallGuard
 from .status import (
@@ -149,7 +149,7 @@ class DirectTransport:
 
     def _get(self, abort: Abort, url: str, etag: str | None, limit: int) -> Reply:
         headers = {"If-None-Match": etag} if etag else {}
-        with self._exchange(abort, url, headers) as exchange:
+        with self._exchange(abort, url, headers, patience_of(None, self._limits)) as exchange:
             exchange.check()
             found = exchange.answer.headers
             if exchange.answer.status == 304:
@@ -173,7 +173,8 @@ class DirectTransport:
             headers["Range"] = f"bytes={offset}-{'' if last is None else last}"
             if validator:
                 headers["If-Range"] = validator
-        with self._exchange(abort, url, headers) as exchange:
+        patience_s = patience_of(sink, self._limits)
+        with self._exchange(abort, url, headers, patience_s) as exchange:
             if exchange.answer.status != RANGE_REFUSED or not offset:
                 exchange.check()
                 sink.begin(exchange.head(offset))
@@ -228,11 +229,16 @@ class DirectTransport:
         return made
 
     @contextlib.contextmanager
-    def _exchange(self, abort: Abort, url: str, headers: dict[str, str]) -> Iterator[_Exchange]:
-        """Ask, follow redirects, and yield the answer; its connection is kept when the body was read to its end."""
+    def _exchange(
+        self, abort: Abort, url: str, headers: dict[str, str], patience_s: float
+    ) -> Iterator[_Exchange]:
+        """Ask, follow redirects, and yield the answer; its connection is kept when the body was read to its end.
+
+        The server may take `patience_s` until it begins to answer.
+        """
         home = url
         for _ in range(self._limits.redirects + 1):
-            exchange = self._ask(abort, url, home, headers)
+            exchange = self._ask(abort, url, home, headers, patience_s)
             try:
                 answer = exchange.answer
                 target = answer.headers.get("location") if answer.status in REDIRECTS else None
@@ -257,7 +263,9 @@ class DirectTransport:
             f"{redact(url)}: too many redirects", hint="check the mirror URL", context={"url": redact(url)}
         )
 
-    def _ask(self, abort: Abort, url: str, home: str, headers: dict[str, str]) -> _Exchange:
+    def _ask(
+        self, abort: Abort, url: str, home: str, headers: dict[str, str], patience_s: float
+    ) -> _Exchange:
         """Send one request and read the head of its answer, on a kept connection if there is a good one.
 
         `home` is the URL before all redirects: credentials are sent to its origin only.
@@ -275,7 +283,7 @@ class DirectTransport:
                 try:
                     abort.on_abort(connection.wake)
                     connection.send(target, sent)
-                    answer = connection.answer(abort, self._limits.stall_s)
+                    answer = connection.answer(abort, patience_s)
                 except (ConnectionError, ssl.SSLError):
                     connection.close()
                     if reused and not abort.set:
@@ -362,7 +370,7 @@ def _userinfo(url: str) -> str:
 
 def _connected(origin: Origin, tls: ssl.SSLContext | None, limits: Limits, abort: Abort) -> Connection:
     url = f"{origin.scheme}://{origin.host}:{origin.port}"
-    tick = min(limits.flush_s, limits.stall_s)
+    tick = min(limits.flush_s, limits.stall_s, limits.first_byte_s)
     try:
         return Connection(origin, tls, limits.connect_timeout_s, tick, abort)
     except TimeoutError:

@@ -7,10 +7,10 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
-from anyio import to_thread
+from anyio import fail_after, to_thread
 
 from ...errors import CachefetchError, FormatError, MirrorError
-from . import Head, Reply, redact
+from . import Head, Reply, patience_of, redact
 from .errand import run_without_requests
 from .ranges import content_range, strong_etag
 from .stall import StallGuard
@@ -56,7 +56,7 @@ class HttpTransport:
     async def get(self, url: str, *, etag: str | None = None, limit: int) -> Reply:
         """GET a small document; a Content-Encoding is undone (the limit is for the decoded bytes)."""
         headers = {"If-None-Match": etag} if etag else {}
-        async with self._stream(url, headers) as response:
+        async with self._stream(url, headers, patience_of(None, self._limits)) as response:
             _check_status(response, url)
             if response.status_code == 304:
                 return Reply(304, b"", etag, None)
@@ -73,11 +73,12 @@ class HttpTransport:
             headers["Range"] = f"bytes={offset}-{'' if last is None else last}"
             if validator:
                 headers["If-Range"] = validator
-        async with self._stream(url, headers) as response:
+        patience_s = patience_of(sink, self._limits)
+        async with self._stream(url, headers, patience_s) as response:
             if response.status_code != RANGE_REFUSED or not offset:
                 await self._pour(response, url, offset, sink)
                 return
-        async with self._stream(url, {}) as response:  # 416: the part is of no use to this server
+        async with self._stream(url, {}, patience_s) as response:  # 416: the part is of no use to this server
             await self._pour(response, url, 0, sink)
 
     async def _pour(self, response: httpx.Response, url: str, asked: int, sink: Sink) -> None:
@@ -113,7 +114,9 @@ class HttpTransport:
             await client.aclose()
 
     @asynccontextmanager
-    async def _stream(self, url: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _stream(
+        self, url: str, headers: dict[str, str], patience_s: float
+    ) -> AsyncIterator[httpx.Response]:
         # Only errors of opening are translated here: an error of the caller's own block must pass untouched.
         client = self._open_client()
         with _translated(url):
@@ -123,7 +126,11 @@ class HttpTransport:
             if secret:
                 headers = {"Authorization": secret, **headers}  # a registry's token stands
             request = client.build_request("GET", target.copy_with(userinfo=b""), headers=headers)
-            response = await client.send(request, stream=True)
+            try:  # httpx's own time-out is for every read, also of the body
+                with fail_after(patience_s + self._limits.connect_timeout_s):
+                    response = await client.send(request, stream=True)
+            except TimeoutError:
+                raise broken(url, "no answer in time") from None
         try:
             yield response
         finally:

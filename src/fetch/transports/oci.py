@@ -40,18 +40,21 @@ class OciTransport(HttpTransport):
         self._tokens: dict[str, str] = {}
 
     @asynccontextmanager
-    async def _stream(self, url: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _stream(
+        self, url: str, headers: dict[str, str], patience_s: float
+    ) -> AsyncIterator[httpx.Response]:
         target, userinfo = http_url(url)
         scope = target.partition("/manifests/")[0].partition("/blobs/")[0]
         headers = {**headers, "Accept": _ACCEPT} if "/manifests/" in target else dict(headers)
         token = self._tokens.get(scope)
-        async with super()._stream(target, {**headers, **_authorization(token)}) as response:
+        async with super()._stream(target, {**headers, **_authorization(token)}, patience_s) as response:
             if response.status_code != 401:
                 yield response
                 return
             challenge = response.headers.get_list("www-authenticate")
         self._tokens[scope] = await self._token(challenge, userinfo, target)
-        async with super()._stream(target, {**headers, **_authorization(self._tokens[scope])}) as response:
+        headers |= _authorization(self._tokens[scope])
+        async with super()._stream(target, headers, patience_s) as response:
             yield response
 
     async def _token(self, challenges: list[str], userinfo: str, url: str) -> str:
@@ -83,7 +86,7 @@ class OciTransport(HttpTransport):
         )
         ask = f"{realm}{'&' if '?' in realm else '?'}{query}"
         headers = {"Authorization": _basic(userinfo)} if userinfo else {}
-        async with super()._stream(ask, headers) as response:
+        async with super()._stream(ask, headers, self._limits.first_byte_s) as response:
             if response.status_code != 200:
                 raise AccessError(
                     f"{redact(url)}: the token service answers HTTP {response.status_code}",

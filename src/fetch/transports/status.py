@@ -88,7 +88,11 @@ def broken(url: str, what: str, error: BaseException | None = None) -> NetworkEr
     return NetworkError(
         f"{shown}: {what}{detail(error)}",
         hint=RETRY_LATER,
-        context={"url": shown, **({"reason": "connect"} if what.startswith("no connection") else {})},
+        context={
+            "url": shown,
+            **({"reason": "connect"} if what.startswith("no connection") else {}),
+            **({"silent": True} if what.endswith("in time") else {}),
+        },
     )
 
 
