@@ -13,7 +13,7 @@ from .errors import FormatError
 from .resolver import targets
 from .resolver.saved import host_from
 from .resolver.spec.versions import parse_version
-from .values import frozen
+from .values import check_types, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Lock:
             known = {package.hash for package in packages}
             if not roots or not all(root["hash"] in known for root in roots):
                 raise ValueError("a root is not among the packages")
-            return cls(
+            lock = cls(
                 {root["query"]: root["hash"] for root in roots},
                 host_from(document["host"]),
                 packages,
@@ -90,6 +90,8 @@ class Lock:
                 {root["query"]: tuple(root["decided_by"]) for root in roots},
                 tuple(map(_policy, document.get("policies", []))),
             )
+            check_types(lock)
+            return lock
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(
                 f"{what} is no usable lock file: {type(error).__name__}: {error}", hint=hint

@@ -44,6 +44,71 @@ def changed(value: T, **fields: Any) -> T:
     return type(value)(**{**kept, **fields})
 
 
+def check_types(value: Any, where: str = "") -> None:
+    """Check every field of a `frozen` value, and of those inside, against its annotation.
+
+    For values made of documents that others may have written or damaged. Known are the plain types, `Any`, unions,
+    ``tuple[X, ...]``, ``tuple[X, Y]``, ``Mapping[X, Y]``, ``frozenset[X]`` and other frozen classes by name.
+
+    Raises:
+        TypeError: names the field, what it is and what it should be.
+    """
+    for name, wanted in type(value).__annotations__.items():
+        field = f"{where}.{name}" if where else name
+        if not _fits(getattr(value, name), wanted, field):
+            shown = ascii(getattr(value, name))
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise TypeError(f"{field} is {shown}, not {wanted}")
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (float, int),
+    "None": (type(None),),
+}
+
+
+def _fits(value: Any, wanted: str, field: str) -> bool:
+    """Return True when a value is of the annotated type; values inside are checked with it."""
+    options = _split(wanted, "|")
+    if len(options) > 1:
+        return any(_fits(value, option, field) for option in options)
+    if wanted == "Any":
+        return True
+    if wanted in _PLAIN:
+        return type(value) in _PLAIN[wanted] and (type(value) is not float or value - value == 0)
+    outer, _, inner = wanted.partition("[")
+    parts = _split(inner[:-1], ",")
+    if outer == "Mapping":
+        return isinstance(value, dict) and all(
+            _fits(key, parts[0], field) and _fits(each, parts[1], field) for key, each in value.items()
+        )
+    if outer in ("tuple", "frozenset"):
+        if type(value).__name__ != outer:
+            return False
+        if outer == "tuple" and parts[-1] != "...":
+            return len(value) == len(parts) and all(map(_fits, value, parts, [field] * len(parts)))
+        return all(_fits(each, parts[0], field) for each in value)
+    if type(value).__name__ != wanted or not hasattr(type(value), "__match_args__"):
+        return False
+    check_types(value, field)
+    return True
+
+
+def _split(text: str, sign: str) -> list[str]:
+    """Split an annotation at a sign that is outside of all brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == sign and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
 def without_secrets(url: str) -> str:
     """Return a URL for people: no user and password, no query and fragment. A path stays as it is."""
     import re

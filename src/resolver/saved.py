@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from ..errors import FormatError
+from ..values import check_types
 from .model import Compiler, Host, Libc
 from .resolution import (
     EXIT_CODES,
@@ -44,8 +45,10 @@ def read_resolution(data: bytes, *, what: str) -> Resolution:
     if schema != SCHEMA:
         raise FormatError(f"{what} is {schema or 'no document of cachefetch'}, not {SCHEMA}", hint=_HINT)
     try:
-        return resolution_from(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        answer = resolution_from(document)
+        check_types(answer)
+        return answer
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         name = type(error).__name__
         raise FormatError(f"{what} is damaged: {name}: {error}", hint=_HINT) from None
 

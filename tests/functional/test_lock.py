@@ -14,6 +14,7 @@ from tests.functional.conftest import KEY, MIRROR, Done, host
 from cachefetch.errors import FormatError
 from cachefetch.lockfile import Lock, LockedPolicy, weaker
 from cachefetch.resolver.model import Host
+from cachefetch.resolver.saved import read_resolution
 
 HOST = host("linux", "debian12", "x86_64_v3", "glibc@2.36:/usr", "gcc@12.2.0")
 FACTS = Host("linux", "debian12", "x86_64")
@@ -115,6 +116,61 @@ def test_a_damaged_package_is_refused(locked: tuple[list[str], Path]) -> None:
     del document["packages"][0]["size"]
     with pytest.raises(FormatError, match="no usable lock file"):
         Lock.read(json.dumps(document).encode(), what="x")
+
+
+def put(document: Any, path: str, value: object) -> bytes:
+    """Return the document with a value replaced; the parts of `path` are keys, or numbers of list entries."""
+    *upper, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    inner = document
+    for part in upper:
+        inner = inner[part]
+    inner[last] = value
+    return json.dumps(document).encode()
+
+
+WRONG = [None, 7, {"a": 1}, [[1]], float("nan")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["packages.0.sha256", "packages.0.hash", "packages.0.size", "roots.0.query", "host.target", "mirrors.0"],
+)
+def test_a_field_of_another_type_makes_a_lock_file_unusable(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], path: str
+) -> None:
+    text = locked[1].read_bytes()
+    for value in WRONG if "size" not in path else [None, "7", True, 7.5]:
+        with pytest.raises(FormatError, match="is no usable lock file"):
+            Lock.read(put(json.loads(text), path, value), what="x")
+    locked[1].write_bytes(put(json.loads(text), path, None))
+    done = cli("resolve", "py-multidict", *locked[0], *HOST, "--locked", "--lock", str(locked[1]))
+    assert done.code == 6
+    assert "is no usable lock file" in done.err
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "host.target", "host.libc.version", "roots.0.decided_by.0", "roots.0.rejected.0.hash",
+        "roots.0.rejected.0.reason", "roots.0.rejected.0.also.0", "roots.0.others.0.hash", "roots.0.query",
+        "roots.0.chosen.mirrors.0", "roots.0.key_texts.K1", "mirrors.0.age_s", "mirrors.0.mirror", "closure.0.hash",
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_makes_a_saved_answer_damaged(
+    cli: Callable[..., Done], tmp_path: Path, path: str
+) -> None:
+    saved = cli("resolve", "py-multidict", "-m", MIRROR, "--key", KEY, *HOST, "--json").out
+    file = tmp_path / "answer.json"
+    file.write_text(saved)
+    assert cli("explain", str(file)).code == 0
+    wrong = [[1], {"a": 1}, float("inf")] if path.endswith("age_s") else WRONG
+    for value in wrong:
+        with pytest.raises(FormatError, match="is damaged"):
+            read_resolution(put(json.loads(saved), path, value), what="x")
+    file.write_bytes(put(json.loads(saved), path, wrong[0]))
+    done = cli("explain", str(file))
+    assert done.code == 6
+    assert "is damaged" in done.err
 
 
 def test_nothing_is_written_for_no_answer(cli: Callable[..., Done], tmp_path: Path) -> None:
