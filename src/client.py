@@ -536,6 +536,7 @@ class AsyncClient(Base):
 
         Raises:
             UsageError, FormatError, ConfigError: an argument cannot be used.
+            CachefetchError: with the code "no-candidate", no binary of the mirrors satisfies the selection.
             StoreError, DigestError, and what `sync` raises.
         """
         from anyio import to_thread
@@ -552,7 +553,10 @@ class AsyncClient(Base):
         async with bundling.staging_directory(staging, to) as place:
             report = await self._sync(selection, place, convert=convert, carried=True)
             if report.status == "no-candidate":
-                raise UsageError("; ".join(problem.message for problem in report.problems))
+                message = "; ".join(problem.message for problem in report.problems)
+                error = CachefetchError(message, hint="`cachefetch list` shows what the mirrors hold")
+                error.code, error.exit_code = "no-candidate", 3
+                raise error
             return await to_thread.run_sync(partial(pack, place, problems=report.problems))
 
     async def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:

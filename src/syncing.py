@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     #: Changes what a sync is asked for, knowing what the journal has.
     Adjust = Callable[[Job, Journal], Job]
 
+#: What a sync did that had nothing to do.
+NOTHING_DONE = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
+
 
 @frozen
 class Selection:
@@ -315,8 +318,7 @@ def unchanged(key: str, journal: Journal, destination: Destination) -> SyncRepor
         return None
     if last.get("seal") != destination.seal():
         return None
-    done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
-    return SyncReport("ok", SyncPlan({}, last["present"], {}), done, ())
+    return SyncReport("ok", SyncPlan({}, last["present"], {}), dict(NOTHING_DONE), ())
 
 
 def remember(key: str, report: SyncReport, journal: Journal, destination: Destination) -> None:
@@ -407,6 +409,7 @@ async def sync(
     from .fetch.mirror.destination import Destination, check_destination, locked
     from .fetch.mirror.execute import How
     from .fetch.mirror.journal import Journal
+    from .fetch.mirror.plan import SyncPlan, SyncReport
 
     layout = destination_layout(delivery.values(), convert=convert)
     if carried and layout == "v2":
@@ -426,9 +429,13 @@ async def sync(
     name = f"journal-{shard[0]}-of-{shard[1]}" if shard else "journal"
     if dry_run:
         journal = Journal(destination.own, write=False)
-        return await _run(
-            selection, sources, delivery, policy, engine, destination, journal, how, shard, adjust
-        )
+        job = _job(selection, sources, policy, delivery, journal, adjust)
+        return await _run(job, engine, destination, journal, how, shard)
+    waiting: Job | None = None
+    if shard is None and not destination.is_ours():  # a spec that nothing satisfies makes no directory
+        waiting = _job(selection, sources, policy, delivery, Journal(destination.own, write=False), adjust)
+        if _is_nothing(waiting):
+            return SyncReport("no-candidate", SyncPlan({}, 0, {}), dict(NOTHING_DONE), waiting.missing)
     with (
         locked(destination, shared=shard is not None, wait=wait),
         closing(Journal(destination.own, name)) as journal,
@@ -437,30 +444,24 @@ async def sync(
             same = unchanged(key, journal, destination)
             if same is not None:
                 return same
-        report = await _run(
-            selection, sources, delivery, policy, engine, destination, journal, how, shard, adjust
-        )
+        job = waiting or _job(selection, sources, policy, delivery, journal, adjust)
+        report = await _run(job, engine, destination, journal, how, shard)
         if shard is None:
             remember(key, report, journal, destination)
         return report
 
 
-async def _run(
+def _job(
     selection: Selection,
     sources: Sources,
-    delivery: dict[str, Source],
     policy: Policy,
-    engine: dict[str, Any],
-    destination: Destination,
+    delivery: dict[str, Source],
     journal: Journal,
-    how: How,
-    shard: tuple[int, int] | None,
     adjust: Adjust | None,
-) -> SyncReport:
+) -> Job:
     from dataclasses import replace
 
-    from .fetch.mirror.execute import Sync
-    from .fetch.mirror.plan import Problem, shard_of
+    from .fetch.mirror.plan import Problem
 
     job = make_job(selection, sources, policy, delivery)
     if adjust:
@@ -470,13 +471,33 @@ async def _run(
         for state in sources.states
         if not state.usable
     )
-    job = replace(job, missing=(*unusable, *job.missing))
+    return replace(job, missing=(*unusable, *job.missing))
+
+
+def _is_nothing(job: Job) -> bool:
+    """Tell whether nothing satisfies what was asked for."""
+    return not job.wanted and any(problem.what == "no-candidate" for problem in job.missing)
+
+
+async def _run(
+    job: Job,
+    engine: dict[str, Any],
+    destination: Destination,
+    journal: Journal,
+    how: How,
+    shard: tuple[int, int] | None,
+) -> SyncReport:
+    from dataclasses import replace
+
+    from .fetch.mirror.execute import Sync
+    from .fetch.mirror.plan import shard_of
+
+    nothing = shard is None and _is_nothing(job)
     if shard:
         mine = shard_of(job.wanted, *shard, lambda text: hashlib.sha256(text.encode()).digest())
         job = replace(job, wanted=tuple(mine))
         engine = {**engine, "limits": _divided(engine["limits"], shard[1])}
     report = await Sync(_session(engine, destination), destination, journal, job, how).run()
-    nothing = not job.wanted and not shard and any(p.what == "no-candidate" for p in report.problems)
     return replace(report, status="no-candidate") if nothing else report
 
 

@@ -328,6 +328,34 @@ def test_prune_removes_only_what_no_manifest_names(cli: Cli, tmp_path: Path) -> 
     assert files(to) == before
 
 
+@pytest.mark.parametrize("text", ["x", None])
+def test_a_damaged_layout_file_is_written_again(cli: Cli, tmp_path: Path, text: str | None) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "zlib", to=to).code == 0
+    before = files(to)
+    layout = to / "v3/layout.json"
+    layout.unlink() if text is None else layout.write_text(text)
+    done = sync(cli, "zlib", to=to)
+    assert (done.code, done.json["done"]["copied_blobs"]) == (0, 0)
+    assert files(to) == before
+
+
+def test_the_layout_is_told_before_the_first_package(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", "--shard", "1/1", source=SIGNED, to=to).code == 0  # packages, no index
+    assert (to / "v3/layout.json").read_bytes() == (SIGNED / "v3/layout.json").read_bytes()
+    assert verified(cli, to)["problems"] == []
+
+
+def test_a_spec_that_nothing_satisfies_makes_no_directory(cli: Cli, tmp_path: Path) -> None:
+    assert sync(cli, "nothere", to=tmp_path / "to").code == 3
+    words = ("nothere", "--from", MIRROR, "--key", KEY, "--to", tmp_path / "x.bundle")
+    done = cli("bundle", "export", *words, "--json")
+    assert (done.code, done.json["code"]) == (3, "no-candidate")
+    assert "nothere" in done.err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("to", "x."))] == []
+
+
 def test_two_mirrors_with_one_key_each_publish_both(cli: Cli, tmp_path: Path) -> None:
     unsigned = tmp_path / "to"
     assert cli("sync", "zlib", "--from", UNSIGNED, "--unsigned", "--to", unsigned, "-q").code == 0
@@ -427,7 +455,7 @@ def test_killed_at_any_point_the_destination_is_a_valid_smaller_mirror(
         time.sleep(chance.uniform(0.3, 1.0) * whole)
         run.send_signal(signal.SIGKILL)
         struck += run.wait() == -signal.SIGKILL
-        if (to / "v3").exists():
+        if (to / ".cachefetch").exists():
             report = verified(cli, to)
             assert (report["status"], report["problems"]) == ("ok", []), f"kill {number}"
         rest = blob_sizes(direct).keys() - blob_sizes(to).keys() - {index_digest}
@@ -493,8 +521,7 @@ def test_a_full_disk_leaves_a_valid_mirror_and_the_rerun_copies_the_rest(
     assert done.code == 10, done.err
     assert done.json["schema"] == "cachefetch/error/1"
     assert "space" in done.err
-    if (to / "v3").exists():
-        assert verified(cli, to)["problems"] == []
+    assert verified(cli, to)["problems"] == []
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     assert sync(cli, "--all", source=SIGNED, to=to).code == 0
     direct = tmp_path / "direct"

@@ -115,6 +115,14 @@ def flip_key(mirror: Path) -> None:
     flip(blob_of(mirror, path, "pgp-keys"))
 
 
+def damage_layout(mirror: Path) -> None:
+    (mirror / "v3/layout.json").write_text("x")
+
+
+def drop_layout(mirror: Path) -> None:
+    (mirror / "v3/layout.json").unlink()
+
+
 DAMAGE: dict[Callable[[Path], None], tuple[str, set[str]]] = {
     flip_tarball: ("zlib", {"digest-mismatch"}),
     cut_tarball: ("zlib", {"size-mismatch"}),
@@ -130,6 +138,8 @@ DAMAGE: dict[Callable[[Path], None], tuple[str, set[str]]] = {
     gzip_index: ("index", {"size-mismatch"}),
     drop_key: ("key", {"not-found"}),
     flip_key: ("key", {"digest-mismatch"}),
+    damage_layout: ("layout", {"bad-format"}),
+    drop_layout: ("layout", {"not-found"}),
 }
 cases = pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 
@@ -241,6 +251,13 @@ def test_what_is_no_mirror_is_exit_8(cli: Cli, tmp_path: Path) -> None:
     assert verify(cli, tmp_path / "nothing").code == 8
     (tmp_path / "empty").mkdir()
     assert verify(cli, tmp_path / "empty").code == 8
+
+
+def test_a_destination_without_any_package_yet_is_a_valid_empty_mirror(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "to/.cachefetch").mkdir(parents=True)  # all that a sync had made when it was killed
+    (tmp_path / "to/blobs").mkdir()
+    done = verify(cli, tmp_path / "to")
+    assert (done.code, done.json["notes"]) == (0, {"no_index": 1, "unnamed_blobs": 0})
 
 
 def test_repair_needs_a_source(cli: Cli, mirror: Path) -> None:

@@ -160,6 +160,9 @@ class BuildCache(Destination):
         found = sorted(_walk(self.mirror, BUILD_CACHE))
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
+    def begin(self) -> None:
+        """Layout 2 has no file that tells it."""
+
     def unnamed(self, listing: Listing, named: set[str]) -> dict[str, int]:
         """Return the tarballs without a spec file, path -> size."""
         there = {path.rpartition("/")[2] for path in listing.manifests.values()}

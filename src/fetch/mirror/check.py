@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from anyio import to_thread
 
 from ...errors import (
+    AccessError,
     BindingError,
     CachefetchError,
     DigestError,
@@ -30,6 +31,7 @@ from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
     KEY_INDEX_MANIFEST,
+    LAYOUT_PATH,
     key_manifest_path,
     parse_manifest,
     spec_manifest_path,
@@ -43,7 +45,7 @@ from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import read_spec_root
 from ..verify.openpgp import Keyring
 from ..verify.policy import apply
-from .destination import list_blobs, list_manifests, list_other_manifests
+from .destination import OWN, list_blobs, list_manifests, list_other_manifests
 from .inventory import each
 from .plan import Problem
 
@@ -177,6 +179,7 @@ class Audit:
             self._entries({self._hash_in(path) for path in paths})
             self._closure()
         await self._keys()
+        await self._layout()
         if self.local is not None:
             self._orphans(paths)
         identities = [self._identity(one) for one in damaged] + self.absent
@@ -213,7 +216,10 @@ class Audit:
         return True
 
     def _is_mirror(self) -> bool:
-        return self.local is not None and os.path.isdir(os.path.join(self.local, "v3"))
+        """Tell whether a directory without an index is a mirror, maybe one of which nothing is published yet."""
+        return self.local is not None and any(
+            os.path.isdir(os.path.join(self.local, name)) for name in ("v3", OWN)
+        )
 
     def _read_index(self, body: bytes) -> None:
         try:
@@ -410,6 +416,21 @@ class Audit:
                 raise BindingError(f"{path} holds another key than its name says")
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, path)
+
+    async def _layout(self) -> None:
+        """Check the file that tells the layout; at a URL it may be absent, as nothing needs it to read."""
+        try:
+            document = json.loads(await self._document(LAYOUT_PATH))
+            if not isinstance(document, dict) or not isinstance(document.get("signing"), str):
+                raise ValueError("it does not tell how manifests are signed")
+        except (ValueError, RecursionError) as error:
+            self._problem("", "layout", "bad-format", f"{LAYOUT_PATH} is damaged: {error}", LAYOUT_PATH)
+        except (NotFoundError, AccessError, FormatError) as error:
+            if isinstance(error, FormatError) or await to_thread.run_sync(self._is_published):
+                self._problem("", "layout", error.code, error.message, LAYOUT_PATH)
+
+    def _is_published(self) -> bool:
+        return self.local is not None and os.path.isdir(os.path.join(self.local, "v3/manifests"))
 
     def _orphans(self, paths: Sequence[str]) -> None:  # noqa: ARG002 -- layout 2 needs them
         """Count the blobs that nothing names; those of views and of unlisted keys are named."""

@@ -164,6 +164,9 @@ class BuildCacheAudit(Audit):
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, path)
 
+    async def _layout(self) -> None:
+        """Layout 2 has no file that tells it."""
+
     def _orphans(self, paths: Sequence[str]) -> None:
         assert self.local is not None
         to = BuildCache(self.local)

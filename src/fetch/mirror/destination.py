@@ -20,11 +20,13 @@ from dataclasses import replace
 from ...errors import CachefetchError, StoreError, UsageError
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
+    LAYOUT_PATH,
     SPEC_MANIFESTS,
     parse_manifest,
     spec_manifest_path,
     spec_stem,
 )
+from ...resolver.index.writer import LAYOUT
 from ..store import files
 from ..store.cas import Store
 from ..store.locks import Lock
@@ -156,8 +158,16 @@ class Destination(Store):
         return by_digest(package)
 
     def seal(self) -> str:
-        """Return a digest of names and sizes of all that `listing` sees."""
-        return seal(self.mirror)
+        """Return a digest of names and sizes of all that `listing` sees, and whether the layout is told."""
+        return seal(self.mirror) if self.read_file(LAYOUT_PATH) == LAYOUT else ""
+
+    def is_ours(self) -> bool:
+        """Tell whether a sync or import worked here before."""
+        return os.path.isdir(self.own)
+
+    def begin(self) -> None:
+        """Write what tells the layout, before anything else: a mirror without packages is one too."""
+        self.write(LAYOUT_PATH, LAYOUT)
 
     def unnamed(self, listing: Listing, named: set[str]) -> dict[str, int]:
         """Return the blobs that no manifest names, path -> size; `named` are known to be named."""

@@ -1,8 +1,8 @@
 """Sync one destination: inventory, plan, copy, then keys, layout and last the index.
 
-Order of writing: both blobs of a package, its manifest, its journal row; when all packages are through: keys, the
-index blob, the index manifest. So a reader finds a valid mirror at every moment, and a killed run loses at most
-the part of a blob that was under way (docs/sync.md).
+Order of writing: what tells the layout; both blobs of a package, its manifest, its journal row; when all packages
+are through: keys, the index blob, the index manifest. So a reader finds a valid mirror at every moment, and a killed
+run loses at most the part of a blob that was under way (docs/sync.md).
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from anyio import to_thread
 from ...errors import CachefetchError, NotFoundError
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
-    LAYOUT_PATH,
     blob_path,
     parse_manifest,
     spec_manifest_path,
 )
 from ...resolver.index.readers.nodes import specfile_of_database
-from ...resolver.index.writer import INDEX_MEDIA_TYPE, LAYOUT, index_text, manifest_text, with_closure
+from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, with_closure
 from ..events import Finished, Planned
 from ..failures import for_run
 from ..model import Source
@@ -101,6 +100,7 @@ class Sync:
             published = await self._keys(signers - {""})
             plan = await self._plan(packages, known, published, listing)
             if not self.how.dry_run:
+                await to_thread.run_sync(self.to.begin)
                 await self._execute(packages, published, plan, listing)
         finally:
             self.journal.flush()
@@ -208,7 +208,6 @@ class Sync:
         if isinstance(self.to, BuildCache):
             write_build_cache_index(self.to, rows, held, self.job.lookup)
         else:
-            self.to.write(LAYOUT_PATH, LAYOUT)
             write_index(self.to, rows, held, self.job.lookup)
 
     async def _prune(self) -> None:
