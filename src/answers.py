@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .errors import SpecSyntaxError, UsageError
 from .resolver import closure as closures
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .sources import Sources
 
 _HASH_LENGTH = 32
+#: What can be asked for as a package.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 def resolve(
@@ -94,7 +97,8 @@ def resolve(
             root = changed(root, notes=(*root.notes, gone))
         elif not evaluation.count:
             near = () if known[query] else _near_names(context.spec.name, sources.specs)
-            root = changed(root, suggestions=near)
+            why = _why_none(context, sources.specs)
+            root = changed(root, suggestions=near, notes=(*root.notes, why))
         roots.append(root)
     closures_ = [rank.closure_of_choice(e.contexts[0], r) for e, r in zip(found.values(), roots, strict=True)]
     answer = _assemble(roots, closures_, sources, host, conflicts)
@@ -337,14 +341,49 @@ def _coverage(found: Sequence[rank.Evaluation], roots: Sequence[Root]) -> tuple[
 def _candidates(context: Context, specs: Specs) -> tuple[list[Record], bool]:
     """Return the records with a binary that the query may mean, and whether the package is known at all.
 
-    A name that no package has may be a virtual: then its usual providers are meant.
+    A name that no package has may be a virtual: then its usual providers are meant, and all packages that the indexes
+    label as such. Only then all records are looked at.
     """
     spec = context.spec
     records = specs.named(spec.name) if spec.name else specs.with_prefix(spec.hash or "")
-    if not records:
+    if not records and spec.name:
+        context.labelled[spec.name] = _labelled(spec.name, specs)
         names = context.providers(spec.name)
         records = [record for name in names for record in specs.named(name)]
     return [record for record in records if record.has_binary], bool(records)
+
+
+def _labelled(virtual: str, specs: Specs) -> tuple[str, ...]:
+    """Return the packages that provide `virtual` in the indexes: by their edges, or by themselves."""
+    found: set[str] = set()
+    for source in specs.sources:
+        for record in source.everything():
+            found.update(edge.name for edge in record.node.edges if virtual in edge.virtuals)
+            if virtual in record.node.provided:
+                found.add(record.node.name)
+    return tuple(sorted(found))
+
+
+def _why_none(context: Context, specs: Specs) -> str:
+    """Say why there is not even one candidate: unknown, or known and held by no mirror."""
+    spec, indexes = context.spec, len(specs.sources)
+    where = f"in {indexes} {'index' if indexes == 1 else 'indexes'}"
+    if spec.name:
+        names = (spec.name, *context.providers(spec.name))
+        known = [record.node for name in names for record in specs.named(name)]
+    else:
+        known = [record.node for record in specs.with_prefix(spec.hash or "")]
+    if not known:
+        return f"no package {spec.name} {where}" if spec.name else f"/{spec.hash} matches no binary {where}"
+    labels = sorted({f"{node.name}@{node.version}" for node in known})
+    shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    one = len(labels) == 1
+    if all(node.external is not None for node in known):
+        what = "an external" if one else "externals"
+    else:
+        what = "a dependency" if one else "dependencies"
+    text = f"{shown} {'is' if one else 'are'} known only as {what} of the builds: no mirror holds "
+    return text + ("it" if one else "them")
 
 
 def _admit(contexts: Sequence[Context], candidates: Sequence[Record]) -> None:
@@ -364,9 +403,10 @@ def _near_names(name: str, specs: Specs) -> tuple[str, ...]:
     names = list(specs.names())
     known = {each.lower(): each for each in names}  # all of Spack's names are in lower case, or nearly so
     near = [known[each] for each in get_close_matches(name.lower(), list(known), 3, 0.6)]
-    if f"py-{name}" in names and f"py-{name}" not in near:
-        near = [f"py-{name}", *near][:3]
-    return tuple(near)
+    if f"py-{name}" in names:
+        near = [f"py-{name}", *near]
+    usable = [each for each in near if each != name and _NAME.fullmatch(each)]
+    return tuple(dict.fromkeys(usable))[:3]
 
 
 def _assemble(

@@ -30,6 +30,10 @@ KINDS = {
     "catalogue": "a catalogue of public caches",
     "": "nothing that holds or lists binaries",
 }
+#: States of a place that wants credentials.
+_REFUSED = ("unauthorized", "forbidden")
+#: Settings that are shown; those of the network only where they are set.
+_SETTINGS = ("config_dir", "cache_dir", "max_age", "libc", "site")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +56,30 @@ def _place(args: argparse.Namespace) -> int:
             state = client.update()[0].to_dict()
         except NoUsableMirrorError as error:
             state, code = error.context["mirrors"][0], error.exit_code
-    what = KINDS.get(state["kind"], state["kind"])
+    if os.path.exists(args.where) and not (os.path.isfile(args.where) or os.path.isdir(args.where)):
+        state = {**state, "detail": f"{args.where} is neither a file nor a directory"}
+    what = _what(state)
     if args.json:
         document({"schema": "cachefetch/doctor/1", "what": what, "mirrors": [state]})
         return code
-    line(f"{state['mirror']} is {what}")
+    line(f"{state['mirror']} {what}" if _unasked(state) else f"{state['mirror']} is {what}")
     line(f"state    {state['state']}" + (f": {state['detail']}" if state["detail"] else ""))
-    if state["kind"]:
+    if state["kind"] and not _unasked(state):
         line(f"specs    {state['specs']}")
     return code
+
+
+def _unasked(state: dict[str, Any]) -> bool:
+    """Return True for a place that said nothing about itself. A local path that does not exist is no such place."""
+    silent = state["state"] == "unreachable" and bool(state["kind"] or "://" in state["mirror"])
+    return silent or state["state"] in _REFUSED
+
+
+def _what(state: dict[str, Any]) -> str:
+    """Return what a place is, for people; of one that did not answer nothing is known."""
+    if _unasked(state):
+        return "could not be asked" + (": it refuses access" if state["state"] in _REFUSED else "")
+    return str(KINDS.get(state["kind"], state["kind"]))
 
 
 def _installation(args: argparse.Namespace) -> int:
@@ -96,8 +115,17 @@ def _facts(client: Client) -> dict[str, Any]:
         problems.append(error.message)
     settings = {
         name: {"value": getattr(config, name), "origin": config.origins.get(name, "default")}
-        for name in ("config_dir", "cache_dir", "max_age", "libc")
+        for name in _SETTINGS
     }
+    # Credentials are names of variables and files, never secrets, and stay out all the same.
+    settings |= {
+        f"network.{name}": {"value": value, "origin": config.origins.get("network", "default")}
+        for name, value in sorted(config.network.items())
+        if name != "credentials"
+    }
+    for host in sorted(config.network.get("credentials", {})):
+        origin = config.origins.get("network", "default")
+        settings[f"network.credentials.{host}"] = {"value": "set", "origin": origin}
     return {
         "version": __version__,
         "python": sys.version.split()[0],

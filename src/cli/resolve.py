@@ -158,7 +158,8 @@ def _remarks(answer: Resolution, args: argparse.Namespace) -> None:
     """Say on stderr why, in a line a root, and what is wrong."""
     several = len(answer.roots) > 1
     for root in answer.roots:
-        for note in root.notes:
+        # Without any candidate the last note is part of what follows.
+        for note in root.notes if root.candidates else root.notes[:-1]:
             say(f"note: {root.query}: {note}" if several else f"note: {note}", args)
         if root.chosen is None:
             for text in explain.no_candidate_lines(answer, root):

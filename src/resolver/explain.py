@@ -243,6 +243,8 @@ def no_candidate_lines(resolution: Resolution, root: Root) -> list[str]:
     """Say why nothing was chosen for `root`, the nearest miss, and the smallest change that would work."""
     lines = [f"no binary of {root.query} fits {host_line(resolution.host)}"]
     if not root.candidates:
+        if root.notes:  # the last one says why
+            lines = [f"no binary of {root.query}: {root.notes[-1]}"]
         lines += [f"  {mirror_line(state)}" for state in resolution.mirrors]
     else:
         lines.append(f"  {one_line(root)}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,56 @@ def test_bash_completes(cli: Callable[..., Done]) -> None:
             ["bash", "-c", f"{script}\n{ask.format(words, at)}"], capture_output=True, text=True, check=True
         )
         assert wanted in done.stdout.split()
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:9", "ftp://127.0.0.1/x", "oci+http://127.0.0.1:9/x"])
+def test_a_place_that_could_not_be_asked_is_not_called_a_cache(where: str, cli: Callable[..., Done]) -> None:
+    done = cli("doctor", where)
+    assert done.code == 8
+    assert f"{where} could not be asked" in done.out
+    assert "build cache" not in done.out
+    assert "state    unreachable: " in done.out
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "could not be asked: it refuses access"), (500, "could not be asked")],
+)
+def test_a_server_that_refuses_is_not_called_a_cache(
+    status: int, words: str, cli: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    from cachefetch.fetch import limits
+
+    monkeypatch.setattr(limits, "DEFAULT_LIMITS", limits.Limits(attempts=2, backoff_s=0.01))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = cli("doctor", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert words in done.out
+    assert "build cache" not in done.out.splitlines()[0]
+
+
+def test_a_device_is_neither_file_nor_directory(cli: Callable[..., Done]) -> None:
+    assert "/dev/null is neither a file nor a directory" in cli("doctor", "/dev/null").out
+
+
+def test_it_shows_where_network_settings_and_site_stores_come_from(
+    cli: Callable[..., Done], tmp_path: Path
+) -> None:
+    file = tmp_path / "config/cachefetch/config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        f'[store]\nsite = ["{tmp_path}/site"]\n[network]\nnetrc = "{tmp_path}/netrc"\n'
+        '[network.credentials."a.example"]\ntoken_variable = "TOKEN"\n'
+    )
+    settings = cli("doctor", "--json").json["settings"]
+    assert settings["site"] == {"value": [f"{tmp_path}/site"], "origin": str(file)}
+    assert settings["network.netrc"] == {"value": f"{tmp_path}/netrc", "origin": str(file)}
+    assert settings["network.credentials.a.example"] == {"value": "set", "origin": str(file)}

@@ -76,6 +76,8 @@ class Context:
         self.judged: dict[str, dict[str, Any]] = {}
         #: Hashes that the prefix of a ``/hash`` request fits, when they are several; `rank` sets it.
         self.ambiguous: tuple[str, ...] = ()
+        #: Packages that edges in the indexes name as providers, by virtual, where that was looked up.
+        self.labelled: dict[str, tuple[str, ...]] = {}
 
     def asking(self, spec: Spec) -> Context:
         """Return the context of another request for the same host."""
@@ -87,11 +89,13 @@ class Context:
         """Return the context of the same request on another host."""
         made = Context(self.spec, host, self.dag, self.policy, self.prefix_exists)
         made._closures, made._walked, made._dependencies = self._closures, self._walked, self._dependencies
+        made.labelled = self.labelled
         return made
 
     def providers(self, virtual: str) -> tuple[str, ...]:
         """Return the packages that may stand for a virtual, best first; () for a name that is none."""
-        return self.policy.providers.get(virtual) or PROVIDERS.get(virtual, ())
+        usual = self.policy.providers.get(virtual) or PROVIDERS.get(virtual, ())
+        return (*usual, *(name for name in self.labelled.get(virtual, ()) if name not in usual))
 
     def walk_all(self, nodes: Sequence[Node]) -> None:
         """Look up the closures of several candidates side by side, a level at a time."""
