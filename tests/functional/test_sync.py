@@ -328,6 +328,54 @@ def test_prune_removes_only_what_no_manifest_names(cli: Cli, tmp_path: Path) -> 
     assert files(to) == before
 
 
+def test_prune_removes_the_blobs_of_a_package_that_was_removed(cli: Cli, tmp_path: Path) -> None:
+    to, direct = tmp_path / "to", tmp_path / "direct"
+    assert sync(cli, "hdf5", source=SIGNED, to=to).code == 0
+    shutil.rmtree(to / "v3/manifests/spec/hdf5")
+    other = to / "blobs/sha256/zz/readme.txt"  # no blob, and so nobody's to remove or count
+    other.parent.mkdir()
+    other.write_text("hi")
+    dry = sync(cli, "zlib", "--prune", "--dry-run", source=SIGNED, to=to).json["plan"]["prune"]
+    done = sync(cli, "zlib", "--prune", source=SIGNED, to=to)
+    assert (done.code, done.json["done"]["pruned"], done.json["plan"]["prune"]) == (0, dry, dry)
+    assert dry > 0
+    assert other.exists()
+    report = verified(cli, to)
+    assert (report["problems"], report["notes"]["unnamed_blobs"]) == ([], 0)
+    assert sync(cli, "zlib", "--prune", source=SIGNED, to=to).json["done"]["pruned"] == 0
+    other.unlink()
+    assert sync(cli, "hdf5", source=SIGNED, to=to).code == 0
+    assert sync(cli, "hdf5", source=SIGNED, to=direct).code == 0
+    held = {path for path in files(direct) if "index" not in path}
+    assert held - files(to).keys() <= {f"blobs/sha256/{d[:2]}/{d}" for d in [index_digest(direct)]}
+
+
+def index_digest(mirror: Path) -> str:
+    manifest = json.loads((mirror / "v3/manifests/index/index.manifest.json").read_text())
+    return str(manifest["data"][0]["checksum"])
+
+
+def test_a_damaged_manifest_of_the_destination_is_told(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "hdf5", source=SIGNED, to=to).code == 0
+    damaged = sorted(to.glob("v3/manifests/spec/hdf5/*.json"))[0]
+    damaged.write_text("garbage")
+    before = blob_sizes(to).keys() - {index_digest(to)}
+    path = str(damaged.relative_to(to))
+    for words in (("--prune",), ("--prune", "--dry-run")):
+        done = sync(cli, "zlib", *words, source=SIGNED, to=to)
+        told = [(p["name"], p["what"], p["path"]) for p in done.json["problems"]]
+        assert (done.code, told) == (9, [("hdf5", "damaged", path)])
+        assert "nothing is pruned" in done.err
+    assert before <= blob_sizes(to).keys()
+    shutil.rmtree(to / ".cachefetch")  # neither journal nor index knows it: it cannot be listed
+    shutil.rmtree(to / "v3/manifests/index")
+    done = sync(cli, "zlib", source=SIGNED, to=to)
+    assert (done.code, [p["path"] for p in done.json["problems"]]) == (9, [path])
+    assert sync(cli, "hdf5", source=SIGNED, to=to).code == 0  # brings it again
+    assert verified(cli, to)["problems"] == []
+
+
 @pytest.mark.parametrize("text", ["x", None])
 def test_a_damaged_layout_file_is_written_again(cli: Cli, tmp_path: Path, text: str | None) -> None:
     to = tmp_path / "to"

@@ -163,17 +163,18 @@ class BuildCache(Destination):
     def begin(self) -> None:
         """Layout 2 has no file that tells it."""
 
-    def unnamed(self, listing: Listing, named: set[str]) -> dict[str, int]:
+    def unnamed(self, listing: Listing, named: set[str]) -> tuple[dict[str, int], dict[str, str]]:
         """Return the tarballs without a spec file, path -> size."""
         there = {path.rpartition("/")[2] for path in listing.manifests.values()}
         stems = {name.removesuffix(_SIGNED).removesuffix(_UNSIGNED) for name in there}
-        return {
+        found = {
             path: size
             for path, size in sorted(listing.blobs.items())
             if path.endswith(_TARBALL)
             and path not in named
             and path.rpartition("/")[2].removesuffix(_TARBALL) not in stems
         }
+        return found, {}
 
 
 def _walk(mirror: str, below: str) -> Iterator[tuple[str, int]]:
@@ -197,11 +198,15 @@ def _walk(mirror: str, below: str) -> Iterator[tuple[str, int]]:
 
 def write_build_cache_index(
     to: BuildCache, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup
-) -> bool:
-    """Write the index of all that the destination holds, then its digest; arguments as for `execute.write_index`."""
+) -> list[str]:
+    """Write the index of all that the destination holds, then its digest.
+
+    Arguments and result as for `execute.write_index`.
+    """
     nodes, listed = _read_own_index(to)
     manifests = {stem[-32:]: path for stem, path in to.listing().manifests.items()}
     held = {row.hash for row in rows if row.hash in manifests}
+    damaged: list[str] = []
     for stem, path in before.items():
         hash_ = stem[-32:]
         if hash_ in manifests and hash_ not in held:
@@ -210,6 +215,8 @@ def write_build_cache_index(
             elif found := _from_spec_file(to, path):
                 nodes.update(found)
                 held.add(hash_)
+            else:
+                damaged.append(path)
     used: dict[str, tuple[Mapping[str, Any], int]] = {}
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
@@ -227,8 +234,9 @@ def write_build_cache_index(
     if version:  # as the sources wrote them: the Spack that reads layout 2 knows no newer form
         modern = {hash_: {**used[hash_][0], "hash": hash_} for hash_ in modern}
     text = index_text(modern, held, version or DATABASE_VERSION)
-    changed = to.write(INDEX, text)
-    return to.write(HASH, hashlib.sha256(text).hexdigest().encode()) or changed
+    to.write(INDEX, text)
+    to.write(HASH, hashlib.sha256(text).hexdigest().encode())
+    return damaged
 
 
 def _read_own_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:

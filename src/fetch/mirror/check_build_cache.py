@@ -170,7 +170,7 @@ class BuildCacheAudit(Audit):
     def _orphans(self, paths: Sequence[str]) -> None:
         assert self.local is not None
         to = BuildCache(self.local)
-        self.notes["unnamed_blobs"] = len(to.unnamed(to.listing(), set(paths)))
+        self.notes["unnamed_blobs"] = len(to.unnamed(to.listing(), set(paths))[0])
 
 
 def is_build_cache(url: str) -> bool:

@@ -169,21 +169,28 @@ class Destination(Store):
         """Write what tells the layout, before anything else: a mirror without packages is one too."""
         self.write(LAYOUT_PATH, LAYOUT)
 
-    def unnamed(self, listing: Listing, named: set[str]) -> dict[str, int]:
-        """Return the blobs that no manifest names, path -> size; `named` are known to be named."""
+    def unnamed(self, listing: Listing, named: set[str]) -> tuple[dict[str, int], dict[str, str]]:
+        """Return the blobs that no manifest names, path -> size, and the manifests that cannot be read, path -> why.
+
+        `named` are known to be named. What a damaged manifest names is not known: with one, no blob is unnamed.
+        """
+        damaged: dict[str, str] = {}
         others = list_other_manifests(self.mirror)
         for path in [*listing.manifests.values(), *others]:
-            data = self.read_file(path) or b""
             try:
+                data = self.read_file(path) or b""
                 text = split_cleartext(data, what=path).text if is_signed(data) else data
                 named.update(blob.sha256 for blob in parse_manifest(text, what=path).blobs)
-            except CachefetchError:
-                return {}  # what a damaged manifest names is not known: nothing is removed until it is repaired
-        return {
+            except CachefetchError as error:
+                damaged[path] = error.message
+        if damaged:
+            return {}, damaged
+        found = {
             f"blobs/sha256/{sha256[:2]}/{sha256}": size
             for sha256, size in sorted(listing.blobs.items())
             if sha256 not in named
         }
+        return found, {}
 
     def _partial(self, key: str, kind: str) -> str:
         # Beside the journal, not below blobs/: a mirror holds nothing but what Spack would put there.
@@ -270,7 +277,10 @@ def _busy(destination: Destination, path: str) -> StoreError:
 
 
 def list_blobs(mirror: str) -> dict[str, int]:
-    """Return sha256 -> size of every blob file, found with one directory scan for each of the 256 prefixes."""
+    """Return sha256 -> size of every blob file, found with one directory scan for each of the 256 prefixes.
+
+    A file whose name or place is not that of a blob is none: it is nobody's to remove.
+    """
     found: dict[str, int] = {}
     base = os.path.join(mirror, "blobs", "sha256")
     with files.store_errors(base):
@@ -281,7 +291,8 @@ def list_blobs(mirror: str) -> dict[str, int]:
                     os.scandir(os.path.join(base, prefix)) as entries,
                 ):
                     for entry in entries:
-                        found[entry.name] = entry.stat().st_size
+                        if len(entry.name) == 64 and entry.name.startswith(prefix):
+                            found[entry.name] = entry.stat().st_size
     return found
 
 

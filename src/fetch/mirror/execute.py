@@ -18,6 +18,7 @@ from anyio import to_thread
 from ...errors import CachefetchError, NotFoundError
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
+    SPEC_MANIFESTS,
     blob_path,
     parse_manifest,
     spec_manifest_path,
@@ -81,6 +82,7 @@ class Sync:
         self.session, self.to, self.journal, self.job, self.how = session, destination, journal, job, how
         self.problems: list[Problem] = list(job.missing)
         self.failed: set[str] = set()
+        self.damaged: dict[str, Problem] = {}
         self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
     async def run(self) -> SyncReport:
@@ -104,6 +106,7 @@ class Sync:
                 await self._execute(packages, published, plan, listing)
         finally:
             self.journal.flush()
+        self.problems += self.damaged.values()
         status = "partial" if self.problems else "ok"
         self.done["network_bytes"] = self.session.meter.network_bytes
         self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
@@ -150,8 +153,9 @@ class Sync:
         prune: Mapping[str, int] = {}
         if self.how.prune:
             named = {name for package in packages for name, _ in self.to.names(package)}
-            named |= {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
-            prune = await unnamed(self.to, listing, named | set(published.blobs()))
+            prune, damaged = await unnamed(self.to, listing, named | set(published.blobs()))
+            if self.how.dry_run:
+                self._damaged(damaged)
         plan = make_plan(packages, known, published.blobs(), listing.blobs, prune, self.to.names)
         self.session.emit(Planned(0, len(packages) + len(known), len(known), plan.copy_bytes))
         return plan
@@ -206,23 +210,36 @@ class Sync:
         held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
         rows = self.journal.rows.values()
         if isinstance(self.to, BuildCache):
-            write_build_cache_index(self.to, rows, held, self.job.lookup)
+            damaged = write_build_cache_index(self.to, rows, held, self.job.lookup)
         else:
-            write_index(self.to, rows, held, self.job.lookup)
+            damaged = write_index(self.to, rows, held, self.job.lookup)
+        self._damaged(dict.fromkeys(damaged, "it or what it names is damaged, the index does not list it"))
+
+    def _damaged(self, found: Mapping[str, str]) -> None:
+        """Note manifests of the destination that are damaged."""
+        for path, why in found.items():
+            is_spec = path.startswith(f"{SPEC_MANIFESTS}/")
+            name = path.split("/")[-2] if is_spec else path.rpartition("/")[2]
+            hash_ = path.removesuffix(".spec.manifest.json")[-32:] if is_spec else ""
+            prune = "; nothing is pruned" if self.how.prune else ""
+            message = (
+                f"{path} of the destination: {why}{prune}; run `cachefetch verify --repair`, or remove it"
+            )
+            self.damaged.setdefault(path, Problem(hash_, name, "damaged", message, (), path))
 
     async def _prune(self) -> None:
         listing = await to_thread.run_sync(self.to.listing)
-        named = {sha256 for row in self.journal.rows.values() for sha256, _ in row.blobs}
-        files_to_go = await unnamed(self.to, listing, named)
+        files_to_go, damaged = await unnamed(self.to, listing, ())
+        self._damaged(damaged)
         self.journal.pruning(files_to_go.items())
         for path in files_to_go:
             with files.store_errors(path), contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.to.mirror, path))
-        self.done["pruned"] = len(files_to_go)
+                self.done["pruned"] += 1
 
 
-def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup) -> bool:
-    """Write the index of all that the destination holds, blob first; False when it was right already.
+def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup) -> list[str]:
+    """Write the index of all that the destination holds, blob first; return the manifests that are left out as damaged.
 
     Args:
         to: the destination.
@@ -235,6 +252,7 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
     nodes, listed = read_own_index(to)
     manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()}
     held = {row.hash for row in rows if row.hash in manifests}
+    damaged: list[str] = []
     for stem, path in before.items():
         hash_ = stem[-32:]
         if hash_ in held or hash_ in listed:
@@ -242,6 +260,8 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
         elif found := _from_document(to, path):
             nodes.update(found)
             held.add(hash_)
+        else:
+            damaged.append(path)
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
         found = lookup(hash_) or nodes.get(hash_)
@@ -254,11 +274,11 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
     digest = hashlib.sha256(text).hexdigest()
     old = _index_digest(to)
     to.write(blob_path(digest), text)
-    changed = to.write(INDEX_MANIFEST, manifest_text(INDEX_MEDIA_TYPE, digest, len(text)))
+    to.write(INDEX_MANIFEST, manifest_text(INDEX_MEDIA_TYPE, digest, len(text)))
     if old and old != digest:
         with files.store_errors(to.mirror), contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(to.mirror, blob_path(old)))
-    return changed
+    return damaged
 
 
 def read_own_index(to: Destination) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:
@@ -291,8 +311,8 @@ def _index_digest(to: Destination) -> str | None:
 
 def _from_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Return the nodes of a package's own spec document, {} when manifest or blobs are not right."""
-    data = to.read_file(path) or b""
     try:
+        data = to.read_file(path) or b""
         text = split_cleartext(data, what=path).text if is_signed(data) else data
         manifest = parse_manifest(text, what=path)
         ref, tarball = manifest.spec(), manifest.tarball()

@@ -114,12 +114,14 @@ async def each(
     return results, errors
 
 
-async def unnamed(destination: Destination, listing: Listing, named: Iterable[str]) -> dict[str, int]:
-    """Return the blobs that no manifest of the destination names, path -> size.
+async def unnamed(
+    destination: Destination, listing: Listing, named: Iterable[str]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the blobs that no manifest of the destination names, and its damaged manifests; see `Destination.unnamed`.
 
     Args:
         destination: a mirror.
         listing: its files.
-        named: digests that are known to be named, so that their manifests need not be read again.
+        named: digests that are known to be named, by manifests that are not written yet.
     """
     return await to_thread.run_sync(destination.unnamed, listing, set(named))
