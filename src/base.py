@@ -20,6 +20,7 @@ from .config import Config, Mirror, distinct, load, mirror_from_argument, spack_
 from .errors import (
     AccessError,
     CachefetchError,
+    NoUsableMirrorError,
     ResolutionError,
     StoreError,
     UsageError,
@@ -156,17 +157,39 @@ class Base:
     def _open_steps(self) -> Steps[Sources]:
         """Read the mirrors once a client."""
         if self._sources is None:
-            o = self.options
-            found = yield from open_sources(
-                self.mirrors(), o.config, self._indexes, refresh=o.refresh, offline=o.offline
-            )
-            try:
-                self.rollbacks = self._judge(found)
-            except BaseException:
-                found.specs.close()
-                raise
-            self._sources = found
+            self._sources = yield from self._judged_steps(self.mirrors(), refresh=self.options.refresh)
         return self._sources
+
+    def _judged_steps(self, mirrors: Sequence[Mirror], *, refresh: bool) -> Steps[Sources]:
+        """Read mirrors, and refuse those whose index is not as fresh as the options ask; see `_judge`."""
+        o = self.options
+        found = yield from open_sources(mirrors, o.config, self._indexes, refresh=refresh, offline=o.offline)
+        try:
+            self.rollbacks = tuple(dict.fromkeys((*self.rollbacks, *self._judge(found))))
+        except BaseException:
+            found.specs.close()
+            raise
+        return found
+
+    def _freshness_steps(self, mirror: Mirror) -> Steps[None]:
+        """Judge the index of a mirror whose packages are read without it.
+
+        One that was never seen cannot be an older one again: it is read only when an option asks.
+        """
+        o = self.options
+        asked = o.require_fresh or o.max_index_age is not None
+        if asked or os.path.exists(os.path.join(self._indexes().directory(mirror.key), "seen.json")):
+            try:
+                found = yield from self._judged_steps((mirror,), refresh=not o.offline)
+            except NoUsableMirrorError:
+                if asked:
+                    raise
+            else:
+                found.specs.close()
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Return sentences about what was odd about keys and indexes."""
+        return (*self._key_problems, *(message for _, message in self.rollbacks))
 
     def _healed(self, work: Callable[[], Steps[T]]) -> Steps[T]:
         """Run a step function; when it meets a damaged local index, drop that one and run it once more."""

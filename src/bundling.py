@@ -38,6 +38,7 @@ class ExportReport:
     left: int
     signed: bool
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -58,6 +59,7 @@ class ExportReport:
             "left": self.left,
             "signed": self.signed,
             "problems": [problem.to_dict() for problem in self.problems],
+            "warnings": list(self.warnings),
         }
 
 
@@ -120,6 +122,7 @@ def export_directory(
     since: str,
     sign_key: str,
     problems: Sequence[Problem] = (),
+    warnings: tuple[str, ...] = (),
 ) -> ExportReport:
     """Pack a mirror directory.
 
@@ -130,6 +133,7 @@ def export_directory(
         since: path of the receipt of the other side, or "".
         sign_key: path of a secret key, or "".
         problems: what a sync before this could not bring.
+        warnings: for the report.
 
     Raises:
         UsageError, FormatError, ConfigError, StoreError, DigestError: see `fetch.bundle.write`.
@@ -152,6 +156,7 @@ def export_directory(
         packing.left,
         sign is not None,
         (*problems, *packing.problems),
+        warnings,
     )
 
 
@@ -166,9 +171,14 @@ async def staging_directory(given: str, to: str) -> AsyncIterator[str]:
         return
     from anyio import to_thread
 
-    place = f"{absolute(to)}.staging"
+    place = _beside(to)
     yield place
     await to_thread.run_sync(shutil.rmtree, place, True)
+
+
+def _beside(to: str) -> str:
+    """Return the staging directory of a bundle; `to` may be one by now, so it is not read as a mirror."""
+    return f"{os.path.abspath(os.path.expanduser(to))}.staging"
 
 
 def bundles_in(mirrors: Sequence[Mirror]) -> list[tuple[Mirror, list[Volume]]]:

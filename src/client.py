@@ -27,7 +27,7 @@ from .errors import (
 )
 from .pins import Pin, closure_nodes
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
-from .sources import Pause, open_sources
+from .sources import Pause
 from .values import frozen
 
 TYPE_CHECKING = False
@@ -157,7 +157,7 @@ class AsyncClient(Base):
             LockChangedError: a blob or the closure is not the locked one.
             PolicyError: a mirror's signature policy is weaker than the locked one.
         """
-        self._hold_policies(lock)
+        self._hold_policies(lock.policies)
         answer = await self._alone(
             lambda: self._resolve_steps(tuple(lock.roots), host, False, (), False, pinned=lock.roots)
         )
@@ -184,7 +184,7 @@ class AsyncClient(Base):
         from .fetch.execute import fetch_items
         from .lockfile import host_changes
 
-        self._hold_policies(lock)
+        self._hold_policies(lock.policies)
         _require_directory(to)
         facts = host if host is not None else await self.host()
         if found := host_changes(lock, facts):
@@ -197,11 +197,11 @@ class AsyncClient(Base):
         _refuse(lock, tuple(map(_locked, packages)))
         return await fetch_items(wanted, to=to, **engine)
 
-    def _hold_policies(self, lock: Lock) -> None:
+    def _hold_policies(self, locked: Sequence[LockedPolicy]) -> None:
         """Refuse mirrors that would be trusted more easily than when the lock was made."""
-        from .lockfile import weaker
+        from .lockfile import weaker_than
 
-        if found := weaker(lock, _policies_of(m for m in self.mirrors() if not _is_list(m))):
+        if found := weaker_than(locked, _policies_of(m for m in self.mirrors() if not _is_list(m))):
             raise PolicyError(
                 f"the lock file was made with stricter signature policies: {'; '.join(found)}",
                 hint="use the policies of the lock, or make it again with the policies of today",
@@ -488,28 +488,27 @@ class AsyncClient(Base):
         return await self._sync(selection, to, shard=shard, **how)
 
     async def _sync(self, selection: Selection, to: str, **how: Any) -> SyncReport:
+        from dataclasses import replace
+
         from . import syncing
 
         selection.check()
+        for policies in selection.policies:
+            self._hold_policies(policies)
         o = self.options
         if self._sources is None:  # asked afresh, once, however young the local index is
             self._sources = await self._alone(
-                lambda: open_sources(
-                    self.mirrors(), o.config, self._indexes, refresh=not o.offline, offline=o.offline
-                )
+                lambda: self._judged_steps(self.mirrors(), refresh=not o.offline)
             )
         if self._sources.pages:
             selection, how["adjust"] = syncing.through_lists(selection, self._sources, o.policy)
             lists, mirrors = self._sources, self._sources.deliver
             self._sources_of(mirrors)  # says what to do when there is none
-            self._sources = await self._alone(
-                lambda: open_sources(
-                    mirrors, o.config, self._indexes, refresh=not o.offline, offline=o.offline
-                )
-            )
+            self._sources = await self._alone(lambda: self._judged_steps(mirrors, refresh=not o.offline))
             lists.specs.close()
         delivery = self._delivery(self._sources)
-        return await syncing.sync(selection, to, self._sources, delivery, o.policy, self._engine(), **how)
+        report = await syncing.sync(selection, to, self._sources, delivery, o.policy, self._engine(), **how)
+        return replace(report, warnings=(*report.warnings, *self._warnings()))
 
     async def bundle_export(
         self,
@@ -549,7 +548,8 @@ class AsyncClient(Base):
         mirrors = self.mirrors()
         whole = selection.is_everything() and len(mirrors) == 1
         if whole and not staging and bundling.is_mirror_directory(mirrors[0].location):
-            return await to_thread.run_sync(pack, mirrors[0].location)
+            await self._alone(lambda: self._freshness_steps(mirrors[0]))
+            return await to_thread.run_sync(partial(pack, mirrors[0].location, warnings=self._warnings()))
         async with bundling.staging_directory(staging, to) as place:
             report = await self._sync(selection, place, convert=convert, carried=True)
             if report.status == "no-candidate":
@@ -557,7 +557,9 @@ class AsyncClient(Base):
                 error = CachefetchError(message, hint="`cachefetch list` shows what the mirrors hold")
                 error.code, error.exit_code = "no-candidate", 3
                 raise error
-            return await to_thread.run_sync(partial(pack, place, problems=report.problems))
+            return await to_thread.run_sync(
+                partial(pack, place, problems=report.problems, warnings=report.warnings)
+            )
 
     async def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
         """Bring the bundles that are this client's mirrors into a mirror directory, those that others continue first.
@@ -616,13 +618,18 @@ class AsyncClient(Base):
 
         Raises:
             MirrorError: it is no mirror. UsageError, StoreError: it cannot be repaired.
+            FreshnessError: its index is not as fresh as this client asks.
         """
+        from dataclasses import replace
+
         from . import syncing
 
         if not self.mirrors():
             raise UsageError("no mirror to verify is named", hint="cachefetch verify DIRECTORY|URL")
         delivery = self._policies(self.mirrors())
-        return await syncing.verify(list(delivery.values()), self._engine(), repair=repair)
+        await self._alone(lambda: self._freshness_steps(self.mirrors()[0]))
+        report = await syncing.verify(list(delivery.values()), self._engine(), repair=repair)
+        return replace(report, warnings=self._warnings())
 
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from .errors import ConfigError, UsageError
+from .regular import open_regular
 from .values import changed, frozen
 
 TYPE_CHECKING = False
@@ -187,7 +188,7 @@ def _is_bundle(path: str) -> bool:
     """Tell whether a path is a volume of a bundle, or a directory that holds volumes and is no mirror."""
     try:
         if path.endswith(".bundle"):
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 return file.read(len(_BUNDLE_MARK)) == _BUNDLE_MARK
         names = set(os.listdir(path))
     except OSError:

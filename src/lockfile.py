@@ -93,9 +93,20 @@ class Lock:
             check_types(lock)
             return lock
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FormatError(
-                f"{what} is no usable lock file: {type(error).__name__}: {error}", hint=hint
-            ) from None
+            raise FormatError(f"{what} is no usable lock file: {_reason(error)}", hint=hint) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a document, without the words of Python."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON: {error.msg} (line {error.lineno})"
+    if isinstance(error, (UnicodeDecodeError, RecursionError)):
+        return "it is not JSON"
+    if isinstance(error, (TypeError, AttributeError)):
+        return "a field is missing, unknown, or of another type than it must be"
+    return str(error)
 
 
 def _policy(entry: Mapping[str, Any]) -> LockedPolicy:
@@ -110,12 +121,17 @@ _STRICTNESS = ("none", "if-present", "required")
 
 
 def weaker(lock: Lock, mirrors: Sequence[LockedPolicy]) -> tuple[str, ...]:
-    """Return which mirrors have a weaker policy now than when the lock was made; () when none has.
+    """Return which mirrors have a weaker policy now than when the lock was made; see `weaker_than`."""
+    return weaker_than(lock.policies, mirrors)
+
+
+def weaker_than(locked: Sequence[LockedPolicy], mirrors: Sequence[LockedPolicy]) -> tuple[str, ...]:
+    """Return which mirrors have a weaker policy now than those of the lock; () when none has.
 
     A mirror is known by its URL. One that the lock does not name must be as strict as the weakest that it names.
     """
-    known = {policy.url: policy for policy in lock.policies}
-    least = min((policy.signed for policy in lock.policies), key=_STRICTNESS.index, default="none")
+    known = {policy.url: policy for policy in locked}
+    least = min((policy.signed for policy in locked), key=_STRICTNESS.index, default="none")
     found = []
     for mirror in mirrors:
         was = known.get(mirror.url) or LockedPolicy("", mirror.url, least)

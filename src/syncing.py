@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .fetch.model import Source
     from .fetch.session import Session
     from .fetch.store.cas import Store
+    from .lockfile import LockedPolicy
     from .resolver.index.query import Specs
     from .resolver.model import Host, Record
     from .resolver.rules.context import Policy
@@ -46,7 +47,8 @@ class Selection:
     `specs` as for `resolve`; `locked` are (name, DAG hash, sha256 of the tarball or "") of lock files; `everything`
     in place of both; `include` and `exclude` are constraints on the roots
     (a root must meet one of `include`, none of `exclude`); `targets` and `systems` (OS labels) likewise; with
-    `hosts` only what `resolve` chooses for each of them is copied.
+    `hosts` only what `resolve` chooses for each of them is copied. `policies` are those of each lock file: a mirror
+    with a weaker one is refused.
     """
 
     specs: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class Selection:
     targets: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
     hosts: tuple[Host, ...] = ()
+    policies: tuple[tuple[LockedPolicy, ...], ...] = ()
 
     def check(self) -> None:
         """Refuse what cannot be meant. Raises UsageError, SpecSyntaxError."""
@@ -360,6 +363,16 @@ def locked_in(data: bytes, what: str) -> tuple[tuple[str, str, str], ...]:
     )
 
 
+def policies_in(data: bytes, what: str) -> tuple[LockedPolicy, ...]:
+    """Return the signature policies of a lock file; those of Spack have none."""
+    from .lockfile import SCHEMA, Lock
+    from .resolver.index.readers.lock import is_lock
+
+    if is_lock(data) or SCHEMA.encode() not in data:
+        return ()
+    return Lock.read(data, what=what).policies
+
+
 def shard_numbers(text: str) -> tuple[int, int]:
     """Return (I, N) of ``I/N``. Raises UsageError."""
     first, _, second = text.partition("/")
@@ -520,7 +533,8 @@ async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool
     from .fetch.mirror.repair import repair_mirror
 
     repaired = await repair_mirror(lambda store: _session(engine, store), report, target, others)
-    return replace(await verify_mirror(session, target), repaired=repaired)
+    after = await verify_mirror(session, target)
+    return replace(after, repaired=repaired, mended=max(0, len(report.problems) - len(after.problems)))
 
 
 def _session(engine: dict[str, Any], store: Store) -> Session:

@@ -77,6 +77,8 @@ def _export(client: Client, args: argparse.Namespace) -> int:
         for path in report.volumes:
             line(path)
     say_problems(report.problems)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
     signed = ", signed" if report.signed else ""
     left = f"; {report.left} packages are there already" if report.since else ""
     say(f"bundle {report.bundle[:12]}: {report.packages} packages, {report.bytes} bytes{signed}{left}", args)

@@ -7,14 +7,15 @@ import sys
 import time
 
 from ..errors import ConfigError, UsageError
+from ..regular import open_regular
 from .options import add_mirrors, add_output, client_from
 from .report import document, line, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, BinaryIO
 
     from ..fetch.keys import KeyInfo, Published
 
@@ -58,7 +59,8 @@ def _list(args: argparse.Namespace, directory: str) -> int:
     from ..fetch import keys
 
     infos = keys.list_keys(directory)
-    _show(args, infos)
+    problems = keys.load_trusted(directory).problems
+    _show(args, infos, warnings=problems)
     if not infos:
         say(f"no key is trusted; `cachefetch key trust FILE` puts one into {directory}", args)
     return 0
@@ -67,11 +69,13 @@ def _list(args: argparse.Namespace, directory: str) -> int:
 def _trust(args: argparse.Namespace, directory: str) -> int:
     from ..fetch import keys
 
-    given: list[str] = []
+    contents: dict[str, bytes] = {}
     for path in args.what:
-        given += keys.key_files(path) if os.path.isdir(path) else [path]
+        if os.path.isdir(path):
+            contents.update((one, _read(one, open_regular)) for one in keys.key_files(path))
+        else:
+            contents[path] = _read(path, _open)  # a FIFO is welcome: `key trust <(gpg --export ...)`
     wanted = _wanted(args)
-    contents = {path: _read(path) for path in given}
     _require(wanted, [fpr for path, data in contents.items() for fpr in _fingerprints(data, path)])
     infos = [
         info
@@ -155,11 +159,21 @@ def _show(
     *,
     removed: Sequence[str] = (),
     trusted: Sequence[str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Print keys; `trusted` tells which of them are, None where all are."""
+    for warning in warnings:
+        say(f"warning: {warning}")
     if args.json:
         shown = [_as_dict(info, trusted is None or info.fingerprint in trusted) for info in infos]
-        document({"schema": "cachefetch/keys/1", "keys": shown, "removed": list(removed)})
+        document(
+            {
+                "schema": "cachefetch/keys/1",
+                "keys": shown,
+                "removed": list(removed),
+                "warnings": list(warnings),
+            }
+        )
         return
     for info in infos:
         note = "" if trusted is None or info.fingerprint in trusted else "  not trusted"
@@ -172,12 +186,16 @@ def _as_dict(info: KeyInfo, trusted: bool) -> dict[str, Any]:
     return {**{field: getattr(info, field) for field in info.__slots__}, "trusted": trusted}
 
 
-def _read(path: str) -> bytes:
+def _open(path: str) -> BinaryIO:
+    return open(path, "rb")
+
+
+def _read(path: str, opened: Callable[[str], BinaryIO]) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             return file.read()
     except OSError as error:
-        raise UsageError(f"cannot read the key file {path}: {os.strerror(error.errno or 0)}") from error
+        raise UsageError(f"cannot read the key file {path}: {error.strerror}") from error
 
 
 def _shown(info: KeyInfo) -> str:

@@ -35,13 +35,18 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse, with options and arguments in any order. An empty value is an unset variable of a script."""
+        blank = [action for action in self._actions if action.default == ""]
+        for action in blank:
+            action.default = None  # so that "" can only have been given
         found = self.parse_intermixed_args(words)
         for action in self._actions:
             value = getattr(found, action.dest, None)
-            if action.option_strings and (
-                (value == "" != action.default) or (isinstance(value, list) and "" in value)
-            ):
-                self.error(f"{action.option_strings[-1]} was given an empty value")
+            if value == "" or (isinstance(value, list) and "" in value):
+                name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+                self.error(f"{name} was given an empty value")
+        for action in blank:
+            if getattr(found, action.dest) is None:
+                setattr(found, action.dest, "")
         return found
 
 
@@ -100,6 +105,9 @@ def _age(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise ValueError(text)
     return seconds
+
+
+_age.__name__ = "age"  # argparse names the type: "invalid age value: 'xyz'"
 
 
 def add_host(parser: argparse.ArgumentParser, *, several: bool = False) -> None:

@@ -111,21 +111,23 @@ def execute(args: argparse.Namespace) -> int:
 def selection_from(args: argparse.Namespace, client: Client) -> Selection:
     """Return the selection that the options say. Raises HostError, UsageError."""
     from ..bundling import read_small
-    from ..syncing import Selection, locked_in
+    from ..syncing import Selection, locked_in, policies_in
 
     hosts = [_host(path) for path in args.host]
     if args.per_host:
         hosts.append(client.host())
     files = [word for word in args.spec if _is_lock(word)]
+    locks = [(read_small(path, "lock file"), path) for path in files]
     return Selection(
         specs=tuple(word for word in args.spec if word not in files),
-        locked=tuple(one for path in files for one in locked_in(read_small(path, "lock file"), path)),
+        locked=tuple(one for data, path in locks for one in locked_in(data, path)),
         everything=args.all,
         include=tuple(args.include),
         exclude=tuple(args.exclude),
         targets=_names(args.target),
         systems=_names(args.os),
         hosts=tuple(hosts),
+        policies=tuple(policies_in(data, path) for data, path in locks),
     )
 
 

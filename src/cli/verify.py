@@ -43,10 +43,15 @@ def execute(args: argparse.Namespace) -> int:
     for problem in report.problems:
         if problem.needed_by:
             say(f"{problem.name}/{problem.hash[:7]} is needed by {', '.join(problem.needed_by)}", args)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
     notes = "".join(f", {count} {what}" for what, count in report.notes.items() if count)
+    done = f"{report.repaired} packages repaired"
+    if report.mended:
+        done = f"{report.mended} repaired, of {report.repaired} packages"
     say(
         f"{report.manifests} manifests, {report.blobs} blobs, {report.bytes} bytes checked; "
-        f"{len(report.problems)} problems, {report.repaired} packages repaired{notes}",
+        f"{len(report.problems)} problems, {done}{notes}",
         args,
     )
     return report.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..regular import open_regular
 from .export import file_name
 from .model import Caveat
 from .resume import PartInfo
@@ -51,7 +52,7 @@ def _take(store: Store, step: Step, path: str) -> bool:
     try:
         if os.path.getsize(path) != blob.size:
             return False
-        file = open(path, "rb")  # noqa: SIM115 - an error of reading it is no error of the store
+        file = open_regular(path)  # an error of reading it is no error of the store
     except OSError:
         return False
     with file:

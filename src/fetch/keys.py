@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BindingError, ConfigError, FormatError, NotFoundError, StoreError
+from ..regular import open_regular
 from ..resolver.index.readers import Get, join
 from ..resolver.index.readers.manifest import KEY_INDEX_MANIFEST, key_manifest_path, parse_manifest
 from .transports import redact
@@ -22,8 +23,8 @@ from .verify.binding import check_blob
 from .verify.openpgp import KeyInfo, Keyring, normalize_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping
-    from typing import NoReturn
+    from collections.abc import Callable, Collection, Generator, Mapping
+    from typing import BinaryIO, NoReturn
 
     from ..resolver.index.readers import Answer
 
@@ -81,7 +82,7 @@ def load_files(paths: tuple[str, ...]) -> Keyring:
     keyring = Keyring()
     for path in paths:
         try:
-            keyring |= Keyring.from_bytes(_read(path), what=path)
+            keyring |= Keyring.from_bytes(_read(path, _open), what=path)
         except StoreError as error:
             raise ConfigError(
                 error.message, hint="give a readable public key file", context=error.context
@@ -162,7 +163,7 @@ def _names(directory: str) -> list[str]:
 
 def _load_one(path: str, name: str) -> Keyring:
     """Read one file of the store; its name must be the fingerprint, or `untrust` would not find the key."""
-    keyring = Keyring.from_bytes(_read(path), what=path)
+    keyring = Keyring.from_bytes(_read(path, open_regular), what=path)
     match = _FILE.fullmatch(name)
     if match is None or keyring.fingerprints != {match[1]}:
         raise ConfigError(
@@ -171,9 +172,14 @@ def _load_one(path: str, name: str) -> Keyring:
     return keyring
 
 
-def _read(path: str) -> bytes:
+def _open(path: str) -> BinaryIO:
+    """Open what the user named, which may be a FIFO: ``--key <(gpg --export ...)``."""
+    return open(path, "rb")
+
+
+def _read(path: str, opened: Callable[[str], BinaryIO]) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             data = file.read(MAX_KEY_SIZE + 1)
     except OSError as error:
         _failed("read", path, error)

@@ -14,6 +14,7 @@ from tests.tools.mirrors import make_node, write_index, write_package
 
 from cachefetch import Client
 from cachefetch.errors import FreshnessError
+from cachefetch.resolver.index.writer import LAYOUT
 
 Cli = Callable[..., Done]
 OLD, NEW = make_node("demo", "1.0"), make_node("demo", "2.0")
@@ -125,3 +126,34 @@ def test_a_lock_file_wins_over_any_index(cli: Cli, mirror: Path, tmp_path: Path)
     shutil.rmtree(tmp_path / "cache/cachefetch/store")
     done = cli("fetch", "--lock", lock, *words(mirror, "--json"), *DEBIAN)
     assert (done.code, done.json["code"]) == (6, "lock-changed")
+
+
+def test_sync_verify_and_export_judge_the_index_too(cli: Cli, mirror: Path, tmp_path: Path) -> None:
+    (mirror / "v3/layout.json").write_bytes(LAYOUT)
+    commands = {
+        "sync": ["sync", "--all", "--to", tmp_path / "to", "-m", mirror],
+        "verify": ["verify", mirror],
+        "export": ["bundle", "export", "--to", tmp_path / "one.bundle", "-m", mirror],
+        "staged": ["bundle", "export", "demo", "--to", tmp_path / "two.bundle", "-m", mirror],
+    }
+    for name, command in commands.items():
+        done = cli(*command, "--unsigned", "--require-fresh", "--max-index-age", "1h", "--json")
+        assert (done.code, done.json["warnings"]) == (0, []), name
+    before = sorted(tmp_path.rglob("to/**"))
+    for path in tmp_path.glob("*.bundle"):
+        path.unlink()
+    write_index(mirror, OLD, NEW)
+    cli("list", *words(mirror))
+    write_index(mirror, OLD)
+    for name, command in commands.items():
+        done = cli(*command, "--unsigned", "--require-fresh", "--json")
+        assert (done.code, done.json["code"]) == (7, "rollback"), name
+        done = cli(*command, "--unsigned", "--max-index-age", "0", "--json")
+        assert (done.code, done.json["code"]) == (7, "index-too-old"), name
+    assert sorted(tmp_path.rglob("to/**")) == before
+    assert not list(tmp_path.glob("*.bundle*"))
+    for name, command in commands.items():
+        done = cli(*command, "--unsigned", "--json")
+        assert done.code == 0, name
+        assert any("older one again" in text for text in done.json["warnings"]), name
+        assert "warning: " in cli(*command, "--unsigned").err, name

@@ -139,3 +139,18 @@ def test_the_keys_of_a_mirror_cannot_speak_to_the_terminal(cli: Cli, tmp_path: P
     done = cli("key", "fetch", "-m", tmp_path / "m")
     assert "evil" in done.out + done.err
     harmless(done.out, done.err)
+
+
+def test_a_damaged_key_file_is_named(cli: Cli, tmp_path: Path) -> None:
+    cli("key", "trust", KEY)
+    bad = tmp_path / "config/cachefetch/keys/zz.asc"
+    bad.write_text("garbage")
+    other = bad.with_name(f"{OTHER}.asc")
+    shutil.copy(KEY, other)
+    for words in (["key", "list"], ["verify", MIRROR], ["fetch", "zlib", "-m", MIRROR, *DEBIAN]):
+        done = cli(*words, "--json")
+        assert done.code == 0, done.err
+        for path in (bad, other):
+            assert any(str(path) in str(warning) for warning in done.json["warnings"]), words
+            assert str(path) in cli(*words).err, words
+    assert FPR in cli("key", "list").out

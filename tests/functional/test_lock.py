@@ -236,3 +236,13 @@ def test_an_old_lock_file_without_policies_is_read(
     document["policies"] = [{"mirror": "m", "url": "u", "signed": "never", "keys": []}]
     path.write_text(json.dumps(document))
     assert cli("fetch", "--lock", str(path), "-m", str(mirror), "--unsigned", *HOST).code == 6
+
+
+def test_sync_refuses_a_policy_weaker_than_the_lock(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], mirror: Path, tmp_path: Path
+) -> None:
+    options, path = locked
+    done = cli("sync", path, "--from", mirror, "--unsigned", "--to", tmp_path / "to", "--json")
+    assert (done.code, done.json["code"]) == (7, "policy-weaker")
+    assert not (tmp_path / "to").exists()
+    assert cli("sync", path, *options, "--to", tmp_path / "to").code == 0

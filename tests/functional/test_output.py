@@ -113,7 +113,19 @@ def test_a_command_word_as_a_value_before_the_command(tmp_path: Path) -> None:
     assert b"no file or directory" in done.stderr
 
 
-@pytest.mark.parametrize("words", ["resolve zlib -m ''", "fetch zlib --to ''", "resolve zlib --host=''"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "resolve zlib -m ''",
+        "fetch zlib --to ''",
+        "resolve zlib --host=''",
+        "bundle export --to x.bundle --since ''",
+        "bundle export --to x.bundle --sign-key=",
+        "verify ''",
+        "extract zlib ''",
+        "bundle import a.bundle '' --to x",
+    ],
+)
 def test_an_empty_value_is_refused(words: str) -> None:
     done = run(f"$CF {words}")
     assert done.returncode == 2

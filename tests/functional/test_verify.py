@@ -156,6 +156,7 @@ def test_an_intact_mirror_is_clean(cli: Cli, mirror: Path) -> None:
         "problems": [],
         "notes": {"unindexed": 0, "dangling": 0, "unnamed_blobs": 0},
         "repaired": 0,
+        "warnings": [],
     }
 
 

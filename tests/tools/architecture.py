@@ -16,6 +16,7 @@ from pathlib import Path
 LAYERS = {
     "errors": 0,
     "values": 0,
+    "regular": 0,
     "resolver": 1,
     "fetch": 2,
     "base": 3,

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from ...errors import FormatError, MirrorError, NotFoundError, UsageError
+from ...regular import open_regular
 from ..verify.openpgp import is_signed, split_cleartext
 from .format import (
     BLOCK,
@@ -143,7 +144,7 @@ class Bundle:
         """Yield the bytes of one piece of a file."""
         piece = entry.pieces[number]
         place = self._volume(piece.volume or volume)
-        with open(place.path, "rb") as file:
+        with open_regular(place.path) as file:
             file.seek(place.data_start + piece.offset + skip)
             left = piece.length - skip
             while left:
@@ -217,7 +218,7 @@ def is_volume(path: str) -> bool:
     try:
         if not os.path.isfile(path):
             return False
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -225,7 +226,7 @@ def is_volume(path: str) -> bool:
 
 def read_volume(path: str) -> Volume:
     """Read the header of a volume. Raises FormatError, OSError."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         size = read_member_header(_exactly(file, BLOCK, path), HEADER_NAME, what=path)
         if size > MAX_HEADER_SIZE:
             raise FormatError(f"{path}: a header of {size} bytes is refused", context={"file": path})
@@ -259,7 +260,7 @@ def _first_list(volumes: Sequence[Volume]) -> tuple[Volume, Contents]:
 
 
 def _read_list(volume: Volume) -> Contents:
-    with open(volume.path, "rb") as file:
+    with open_regular(volume.path) as file:
         file.seek(volume.data_start - padding(volume.header.list_size) - volume.header.list_size)
         data = _exactly(file, volume.header.list_size, volume.path)
     return read_list(data, volume.header, what=volume.path)

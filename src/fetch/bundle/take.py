@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 from ...errors import DigestError
+from ...regular import open_regular
 from ...resolver.index.readers.manifest import spec_manifest_path
 from ..mirror.destination import list_manifests
 from ..mirror.inventory import stem_of
@@ -101,7 +102,7 @@ class Taking:
             self._finish(entry, place, marks)
 
     def _finish(self, entry: Entry, place: str, marks: list[str]) -> None:
-        with open(place, "rb") as file:
+        with open_regular(place) as file:
             good = hashlib.file_digest(file, "sha256").hexdigest() == entry.file.sha256
         if good:
             final = os.path.join(self.to.mirror, entry.file.path)

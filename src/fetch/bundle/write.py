@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from ...errors import CachefetchError, ConfigError, DigestError, FormatError, TruncatedError
+from ...regular import open_regular
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
     KEY_INDEX_MANIFEST,
@@ -162,7 +163,7 @@ def _file(path: str, data: bytes) -> File:
 
 def _read(mirror: str, path: str) -> bytes:
     place = os.path.join(mirror, path)
-    with store_files.store_errors(place), open(place, "rb") as file:
+    with store_files.store_errors(place), open_regular(place) as file:
         return file.read()
 
 
@@ -253,7 +254,7 @@ def _write_volume(mirror: str, contents: Contents, volume: int, path: str, head:
 def _copy(mirror: str, wanted: File, start: int, length: int, out: BinaryIO) -> None:
     """Copy a piece of a file; a file that goes out in one piece is hashed, the last piece hashes all of it."""
     place = os.path.join(mirror, wanted.path)
-    with open(place, "rb") as file:
+    with open_regular(place) as file:
         digest = hashlib.sha256()
         last = start + length == wanted.size
         while last and (before := start - file.tell()) > 0 and (data := file.read(min(_CHUNK, before))):
@@ -284,8 +285,11 @@ def signer_from(path: str) -> Sign:
     try:
         with open(path, "rb") as file:
             signer = pysequoia.Tsk.from_bytes(file.read()).signer()
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is no secret key that can sign: {str(error)[:200]}", hint=hint) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret key {path}: {error.strerror}", hint=hint) from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0].strip()[:200]  # what follows is a backtrace
+        raise ConfigError(f"{path} is no secret key that can sign: {reason}", hint=hint) from None
 
     def sign(text: bytes) -> bytes:
         return bytes(pysequoia.sign(signer, text, mode=pysequoia.SignatureMode.CLEAR))
@@ -314,14 +318,19 @@ def read_receipt(data: bytes, *, what: str) -> tuple[str, frozenset[str]]:
     """Return the bundle id and the manifests of a receipt. Raises FormatError."""
     try:
         document = json.loads(data)
-        if document["schema"] != RECEIPT_SCHEMA:
-            raise ValueError(f"schema {document['schema']!r:.40}")
-        bundle, manifests = document["bundle"], document["manifests"]
+    except (ValueError, RecursionError):
+        raise _no_receipt(what, "it is not JSON") from None
+    if not isinstance(document, dict) or document.get("schema") != RECEIPT_SCHEMA:
+        raise _no_receipt(what, f"its schema is not {RECEIPT_SCHEMA}")
+    bundle, manifests = str(document.get("bundle")), document.get("manifests")
+    try:
         blob_path(bundle)
-        if not all(isinstance(one, str) for one in manifests):
-            raise TypeError("a manifest that is no text")
-        return bundle, frozenset(manifests)
-    except (ValueError, KeyError, TypeError, RecursionError, FormatError) as error:
-        raise FormatError(
-            f"{what} is no receipt: {error!r:.100}", hint="`cachefetch bundle import` writes it"
-        ) from None
+    except FormatError:
+        raise _no_receipt(what, "its bundle is no digest") from None
+    if not isinstance(manifests, list) or not all(isinstance(one, str) for one in manifests):
+        raise _no_receipt(what, "its manifests are no list of texts")
+    return bundle, frozenset(manifests)
+
+
+def _no_receipt(what: str, why: str) -> FormatError:
+    return FormatError(f"{what} is no receipt: {why}", hint="`cachefetch bundle import` writes it")

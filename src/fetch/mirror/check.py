@@ -27,6 +27,7 @@ from ...errors import (
     TruncatedError,
     UsageError,
 )
+from ...regular import open_descriptor, open_regular
 from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
@@ -71,6 +72,7 @@ class VerifyReport:
     """What an audit found: `problems` is the damage, `notes` counts what is harmless; `bytes` were hashed.
 
     `damaged` are the packages to repair, as (name, version, hash); `index` is False when the index is damaged.
+    After a repair `repaired` counts its packages, and `mended` the problems that are gone, those of the index too.
     """
 
     manifests: int
@@ -81,6 +83,8 @@ class VerifyReport:
     damaged: tuple[tuple[str, str, str], ...] = ()
     index: bool = True
     repaired: int = 0
+    mended: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -103,6 +107,7 @@ class VerifyReport:
             "problems": [problem.to_dict() for problem in self.problems],
             "notes": dict(self.notes),
             "repaired": self.repaired,
+            "warnings": list(self.warnings),
         }
 
 
@@ -437,7 +442,7 @@ class Audit:
         assert self.local is not None
         for path in list_other_manifests(self.local):
             try:
-                with open(os.path.join(self.local, path), "rb") as file:
+                with open_regular(os.path.join(self.local, path)) as file:
                     refs = parse_manifest(file.read(), what=path).blobs
             except (OSError, CachefetchError):
                 continue  # reported where it is needed
@@ -508,7 +513,7 @@ _BUFFER = _Buffer()
 
 def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
     """Return size and sha256 of a file; one that has not `size` bytes is not read, and has the digest of nothing."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_descriptor(path)
     try:
         found, digest = os.fstat(descriptor).st_size, hashlib.sha256()
         if size in (None, found):
@@ -523,7 +528,7 @@ def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
 
 def read_up_to(path: str, limit: int) -> bytes:
     """Return a small file, or as much of it as shows that it is too large."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = open_descriptor(path)
     try:
         view = _BUFFER.view
         got = os.readv(descriptor, [view])

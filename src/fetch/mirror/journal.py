@@ -224,8 +224,14 @@ def _errors(path: str) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         full = "full" in str(error)
+        hint = "free some space on the destination, then run the same command again" if full else ""
+        what = str(error)
+        if isinstance(error, OSError):
+            what = error.strerror or what
+        if os.path.isdir(path):
+            what, hint = "is a directory", "remove it: the journal of the destination is written anew"
         raise StoreError(
-            f"{path}: {error}",
-            hint="free some space on the destination, then run the same command again" if full else "",
+            f"{path}: {what}",
+            hint=hint,
             context={"path": path},
         ) from error

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ...errors import DigestError, StoreError
+from ...regular import open_regular
 from ..resume import PartInfo, read_info, usable
 from . import files
 from .lease import Lease, try_lease
@@ -85,7 +86,7 @@ class Store:
 
     def verify_path(self, path: str, sha256: str) -> bool:
         """Recompute the digest of a file of the store."""
-        with files.store_errors(path), open(path, "rb") as file:
+        with files.store_errors(path), open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
     def read(self, sha256: str, size: int) -> bytes | None:
@@ -93,7 +94,7 @@ class Store:
         stored = self.locate(sha256)
         if stored is None or stored.size > size:
             return None
-        with files.store_errors(stored.path), open(stored.path, "rb") as file:
+        with files.store_errors(stored.path), open_regular(stored.path) as file:
             data = file.read(size + 1)
         return data if hashlib.sha256(data).hexdigest() == sha256 else None
 

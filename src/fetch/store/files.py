@@ -9,6 +9,7 @@ import shutil
 import sys
 
 from ...errors import StoreError
+from ...regular import open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def store_errors(path: str, hint_for: Callable[[OSError], str] | None = None) ->
             raise _full(path, None, error) from error
         hint = hint_for(error) if hint_for else ""
         if not hint and error.errno in _DENIED:
-            hint = "make the cache directory writable, or choose another one"
+            hint = "make its directory writable, or choose another one"
         raise StoreError(
             f"{path}: {error.strerror or error}",
-            hint=hint or "check the file system of the cache directory",
+            hint=hint or "check this path and its file system",
             context={"path": path, "errno": errno.errorcode.get(error.errno or 0, "")},
         ) from error
 
@@ -106,7 +107,7 @@ def size_or_none(path: str) -> int | None:
 def read_or_none(path: str) -> bytes | None:
     """Return the bytes of a small file, None when it does not exist."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None

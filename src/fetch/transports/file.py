@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from ...errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
+from ...regular import NOT_REGULAR, open_regular
 from . import Head, Reply, scheme_of
 
 TYPE_CHECKING = False
@@ -145,11 +145,10 @@ def _read(path: str, limit: int) -> tuple[bytes, str]:
 
 def _open(path: str) -> BinaryIO:
     try:
-        info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):  # a FIFO would block for ever
-            raise NotFoundError(f"{path} is not a regular file", context={"path": path})
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
+        if error.errno == errno.EISDIR or error.strerror == NOT_REGULAR:
+            raise NotFoundError(f"{path} is {NOT_REGULAR}", context={"path": path}) from None
         raise _translate(error, path) from error
 
 
