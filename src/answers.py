@@ -342,7 +342,7 @@ def _candidates(context: Context, specs: Specs) -> tuple[list[Record], bool]:
     """Return the records with a binary that the query may mean, and whether the package is known at all.
 
     A name that no package has may be a virtual: then its usual providers are meant, and all packages that the indexes
-    label as such. Only then all records are looked at.
+    label as such. Only then the indexes are searched for it.
     """
     spec = context.spec
     records = specs.named(spec.name) if spec.name else specs.with_prefix(spec.hash or "")
@@ -357,7 +357,7 @@ def _labelled(virtual: str, specs: Specs) -> tuple[str, ...]:
     """Return the packages that provide `virtual` in the indexes: by their edges, or by themselves."""
     found: set[str] = set()
     for source in specs.sources:
-        for record in source.everything():
+        for record in source.mentioning(virtual):
             found.update(edge.name for edge in record.node.edges if virtual in edge.virtuals)
             if virtual in record.node.provided:
                 found.add(record.node.name)
