@@ -421,3 +421,11 @@ def test_a_hostile_index_beside_a_good_one_ends_nothing(
     done = cli("resolve", "py-multidict", "-m", GOOD, "-m", str(bad), *DEBIAN)
     assert done.code == 0, done.err
     assert done.out.startswith("py-multidict@")
+
+
+def test_a_file_of_zero_bytes_is_a_write_that_was_cut_off(cli: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "index.json").touch()
+    both = cli("resolve", "py-multidict", "-m", GOOD, "-m", str(tmp_path / "index.json"), *DEBIAN, "--json")
+    assert both.code == 0
+    assert [state["state"] for state in json.loads(both.out)["mirrors"]] == ["fresh", "corrupt"]
+    assert cli("resolve", "py-multidict", "-m", str(tmp_path / "index.json"), *DEBIAN).code == 8

@@ -212,6 +212,8 @@ class IndexStore:
                 "changed": repr(time.time()),
             }
             path = os.path.join(directory, "sidecar.sqlite")
+            if os.path.isdir(path):  # nobody can have meant that; a full one is an error that names it
+                os.rmdir(path)
             _write_sidecar(path, rows, facts)
             _drop_other_bodies(directory, body)
             _remove(os.path.join(directory, "absent.json"))

@@ -207,3 +207,17 @@ def test_real_mirrors_do_not_contradict_each_other(tmp_path: Path, pair: tuple[s
     )
     assert len(specs.everything()) > 50
     assert specs.disputes == {}
+
+
+def test_an_empty_directory_in_place_of_the_sidecar_is_replaced(tmp_path: Path) -> None:
+    store = IndexStore(str(tmp_path / "store"))
+    body = index_file("v3-signed")
+    blocker = Path(store.directory(str(body))) / "sidecar.sqlite"
+    blocker.mkdir(parents=True)
+    assert store.load(str(body), "m") is None
+    assert ingest(store, body).count() > 0
+    blocker.unlink()
+    blocker.mkdir()
+    (blocker / "x").touch()
+    with pytest.raises(StoreError, match=r"sidecar\.sqlite"):
+        ingest(store, body)

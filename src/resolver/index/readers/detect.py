@@ -115,7 +115,8 @@ def _nothing(location: str) -> Reader:
     if answer.names is not None:
         state, what = "not-a-cache", _directory(answer.names)
     elif not answer.body.strip():
-        state, what = "empty", f"{without_secrets(location)} is empty"
+        # A write that was cut off, not a cache without specs.
+        state, what = "corrupt", f"{without_secrets(location)} is empty"
     elif answer.body.lstrip()[:1] == b"<":
         state = "not-a-cache"
         what = "an HTML page; give the mirror's own URL, the one that has v3/ or build_cache/ below it"
