@@ -40,7 +40,7 @@ MESSAGES = {
     "libc-kind": "was built for {have}, this host uses {need}",
     "libc-prefix": "expects {have}, this host has {need}",
     "libc-unknown": "{have}; needs {need}",
-    "os": "was built on {have}, this host is {need}",
+    "os": "was built on {have}, this host takes {need}",
     "external": "depends on the external {have}, absent here",
     "dev": "is a development build ({have}), which is never reused",
     "runtime": "{have}",
@@ -242,6 +242,9 @@ def next_complete(resolution: Resolution) -> str:
 def no_candidate_lines(resolution: Resolution, root: Root) -> list[str]:
     """Say why nothing was chosen for `root`, the nearest miss, and the smallest change that would work."""
     lines = [f"no binary of {root.query} fits {host_line(resolution.host)}"]
+    if len(resolution.coverage) > 1:
+        hosts = "; ".join(host_line(row.host) for row in resolution.coverage)
+        lines = [f"no binary of {root.query} fits all {len(resolution.coverage)} hosts: {hosts}"]
     if not root.candidates:
         if root.notes:  # the last one says why
             lines = [f"no binary of {root.query}: {root.notes[-1]}"]

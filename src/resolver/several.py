@@ -71,10 +71,14 @@ def _clash_lines(result: Unified, queries: Sequence[str], dag: Dag) -> Iterator[
     for name, offers in _causes_first(result, dag)[:3]:
         parts = []
         for query, offer in sorted(zip(queries, offers, strict=True)):
-            labels = [label(node) for hash_ in offer[:3] if (node := dag.get(hash_))]
-            more = f" and {len(offer) - 3} more" if len(offer) > 3 else ""
-            if labels:
-                parts.append(f"{query} can only use {' or '.join(labels)}{more}")
+            builds = [hash_ for hash_ in offer if hash_]
+            labels = [label(node) for hash_ in builds[:3] if (node := dag.get(hash_))]
+            more = f" and {len(builds) - 3} more" if len(builds) > 3 else ""
+            text = " or ".join(labels) + more
+            if labels and len(builds) == len(offer):
+                parts.append(f"{query} can only use {text}")
+            elif labels:
+                parts.append(f"{query} can use {text} or do without it")
         yield f"{name}: " + "; ".join(parts)
 
 

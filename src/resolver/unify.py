@@ -39,7 +39,8 @@ class Option:
 class Unified:
     """What was found: a hash for each root in `picks`, or the smallest group of `clash`ing roots (their numbers).
 
-    `packages` are the names on which the clash rests, with the hashes that each root of the group can offer.
+    `packages` are the names on which the clash rests, with the hashes that each root of the group can offer
+    ("" at the end: some candidate of it does without the package).
     `exhausted` is True when the search gave up.
     """
 
@@ -299,13 +300,19 @@ def _live_together(fits: _Fits, left: tuple[int, ...], open_: frozenset[int], li
     return bool(bits)
 
 
+def _offer(name: str, options: Sequence[Option]) -> tuple[str, ...]:
+    """Return the builds of a package that a root can use, and "" at the end when some option needs none."""
+    builds = tuple(sorted({o.packages[name] for o in options if name in o.packages}))
+    return (*builds, "") if builds and any(name not in o.packages for o in options) else builds
+
+
 def _reasons(roots: Sequence[Sequence[Option]]) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:
     """Return the packages in which the roots of a clash offer different builds; those without any in common first."""
     shared = {n for options in roots for o in options for n in o.packages}
     found = []
     for name in sorted(shared):
-        offers = [tuple(sorted({o.packages[name] for o in each if name in o.packages})) for each in roots]
-        sets = [set(offer) for offer in offers if offer]
+        offers = [_offer(name, each) for each in roots]
+        sets = [set(offer) - {""} for offer in offers if offer]
         if len(sets) > 1 and len(set().union(*sets)) > 1:
             found.append((bool(set.intersection(*sets)), name, tuple(offers)))
     apart = [(name, offers) for common, name, offers in found if not common]

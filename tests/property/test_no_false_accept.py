@@ -166,20 +166,30 @@ class RawIndex:
             found.add("target")
         for h in built:
             found |= self.system(h, host)
-        if "dev_path" in root["parameters"]:
+        if any("dev_path" in self.spec(h)["parameters"] for h in built):
             found.add("dev")
         if here:
             prefixes = [s["external"]["path"] for s in outside if s["name"] not in ("glibc", "musl")]
             if any(path and not os.path.exists(path) for path in prefixes):
                 found.add("external")
-        names = {self.spec(h)["name"] for h in closure}
-        if self.format(hash_) >= 5:
-            languages = [set(virtuals(d)) for d in root.get("dependencies", []) if d["name"] == "gcc"]
-            if any({"c", "cxx", "fortran"} & each for each in languages) and "gcc-runtime" not in names:
-                found.add("runtime")
-        elif host.os != root["arch"]["platform_os"] and not names & {"glibc", "musl", "gcc-runtime"}:
-            found |= {"legacy"} if root["arch"]["platform"] == "linux" else set()
+        for h in built:
+            found |= self.runtime(h, host)
         return found
+
+    def runtime(self, hash_: str, host: Host) -> set[str]:
+        """Return what speaks against one node by the runtime library or libc that its own closure lacks."""
+        spec, names = self.spec(hash_), {self.spec(h)["name"] for h in self.below(hash_)}
+        if self.format(hash_) >= 5:
+            for compiler, library in (
+                ("gcc", "gcc-runtime"),
+                ("intel-oneapi-compilers", "intel-oneapi-runtime"),
+            ):
+                uses = [set(virtuals(d)) for d in spec.get("dependencies", []) if d["name"] == compiler]
+                if any({"c", "cxx", "fortran"} & each for each in uses) and library not in names:
+                    return {"runtime"}
+        elif host.os != spec["arch"]["platform_os"] and not names & {"glibc", "musl", "gcc-runtime"}:
+            return {"legacy"} if spec["arch"]["platform"] == "linux" else set()
+        return set()
 
     def asked(self, hash_: str, ask: Ask, closure: list[str]) -> set[str]:
         root, found = self.spec(hash_), set()
@@ -213,6 +223,8 @@ class RawIndex:
         """Return what speaks against one node on Linux (C library) or elsewhere (OS)."""
         spec = self.spec(hash_)
         system = spec["arch"]["platform_os"]
+        if spec["arch"]["platform"] != host.platform:
+            return {"os"}
         if spec["arch"]["platform"] != "linux":
             chain = system in MACOS and host.os in MACOS and MACOS.index(system) >= MACOS.index(host.os)
             return set() if system == host.os or chain else {"os"}
@@ -238,7 +250,7 @@ def spoiled(name: str) -> dict[str, dict[str, Any]]:
     """Return a fixture with what it lacks: externals that are here or absent, dev builds, lost runtimes and libc."""
     chance, rows = random.Random(7), copy.deepcopy(raw_index(name)[0])
     for row in rows.values():
-        spec, at = row["spec"], chance.randrange(30)
+        spec, at = row["spec"], chance.randrange(24)
         if at == 0 and spec["name"] in ("zlib", "hwloc", "python", "openmpi", "mpich", "zlib-ng"):
             path = chance.choice(["/usr", "/opt/absent/here"])
             spec["external"] = {"path": path, "module": None, "extra_attributes": {}}
@@ -397,7 +409,7 @@ def check(source: str, wanted: int, seed: int) -> Tally:
 def test_verdicts_agree_with_a_second_computation(source: str) -> None:
     large = source in ("page", "v3-unsigned", "v3-unsigned spoiled")
     tally = check(source, PAIRS if large else PAIRS // 5, seed=3)
-    assert tally.accepted > (300 if large else 50)
+    assert tally.accepted > (300 if large else 20)
     assert {"platform", "target", "compiler"} <= set(tally.faults)
     if source == "v3-unsigned spoiled":
         assert {"libc", "libc-kind", "libc-prefix", "libc-unknown", "os", "external", "dev", "runtime", "version",

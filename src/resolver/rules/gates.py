@@ -14,7 +14,7 @@ from ...values import changed
 from .. import targets
 from ..closure import LIBC_NAMES, label
 from ..host.libc_table import inferred_libc
-from ..model import Libc, Mismatch
+from ..model import LANGUAGES, Libc, Mismatch
 from ..spec.matching import mismatches
 from ..spec.versions import ANY, parse_version
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 #: macOS releases, newest first: a host runs what was built on its own or an older one (Spack 1.1).
 MACOS = ("tahoe", "sequoia", "sonoma", "ventura", "monterey", "bigsur", "catalina")
 _POWER = ("ppc64", "ppc64le")
-_GCC_LANGUAGES = frozenset(("c", "cxx", "fortran"))
+_LANGUAGES = frozenset(LANGUAGES)
+#: Compilers whose code needs the runtime library of the same release (Spack 1.1, reuse of concrete specs).
+_RUNTIMES = (("gcc", "gcc-runtime"), ("intel-oneapi-compilers", "intel-oneapi-runtime"))
 
 
 def query(record: Record, context: Context) -> Iterator[Mismatch]:
@@ -62,6 +64,15 @@ def development(record: Record, context: Context) -> Iterator[Mismatch]:  # noqa
     """G14: builds from a user's working tree are never reused (Spack 1.1)."""
     if "dev_path" in record.node.variants:
         yield Mismatch("dev", f"dev_path={record.node.variants['dev_path']}", "no dev_path")
+
+
+def closure_development(record: Record, context: Context) -> Iterator[Mismatch]:
+    """G14 for the rest of the closure."""
+    for node in context.dependencies(record.node):
+        if "dev_path" in node.variants:
+            have = f"dev_path={node.variants['dev_path']} (of {label(node)})"
+            yield Mismatch("dev", have, "no dev_path")
+            return
 
 
 def platform(record: Record, context: Context) -> Iterator[Mismatch]:
@@ -103,7 +114,7 @@ def closure_systems(record: Record, context: Context) -> Iterator[Mismatch]:
     for node in context.dependencies(record.node):
         problems = judged.get(node.hash)
         if problems is None:
-            problems = judged[node.hash] = tuple(_system(node, context))
+            problems = judged[node.hash] = tuple(_foreign(node, context) or _system(node, context))
         for problem in problems:
             yield Mismatch(problem.code, f"{problem.have} (of {label(node)})", problem.need)
             return
@@ -121,14 +132,27 @@ def externals(record: Record, context: Context) -> Iterator[Mismatch]:
 
 
 def runtime(record: Record, context: Context) -> Iterator[Mismatch]:
-    """G15: compiled code must say which runtime library and libc it needs."""
-    node = record.node
+    """G15: compiled code must say which runtime library and libc it needs, in each node of the closure."""
+    judged = context.judged.setdefault("runtime", {})
+    for node in (record.node, *context.dependencies(record.node)):
+        problems = judged.get(node.hash)
+        if problems is None:
+            problems = judged[node.hash] = tuple(_runtime(node, context))
+        for problem in problems:
+            of = f" (of {label(node)})" if node is not record.node else ""
+            yield changed(problem, have=problem.have + of)
+            return
+
+
+def _runtime(node: Node, context: Context) -> Iterator[Mismatch]:
     if node.partial:
         return
     if node.format >= 5:
-        uses_gcc = any(e.name == "gcc" and _GCC_LANGUAGES.intersection(e.virtuals) for e in node.edges)
-        if uses_gcc and not _holds(node, ("gcc-runtime",), context):
-            yield Mismatch("runtime", "built with gcc, records no gcc-runtime", "a gcc-runtime dependency")
+        for compiler, library in _RUNTIMES:
+            built = any(e.name == compiler and _LANGUAGES.intersection(e.virtuals) for e in node.edges)
+            if built and not _holds(node, (library,), context):
+                have = f"built with {compiler}, records no {library}"
+                yield Mismatch("runtime", have, f"{library} as a dependency")
     elif (
         node.platform == "linux"
         and node.os != context.host.os
@@ -139,18 +163,20 @@ def runtime(record: Record, context: Context) -> Iterator[Mismatch]:
         )
 
 
-def _holds(root: Node, names: tuple[str, ...], context: Context) -> bool:
-    """Return whether one of these packages is in the closure, the root itself included."""
-    if root.name in names:
+def _holds(node: Node, names: tuple[str, ...], context: Context) -> bool:
+    """Return whether one of these packages is in the closure of the node, itself included."""
+    if node.name in names:
         return True
-    closure = context.closure(root)
-    return any(record.node.name in names for record in closure.records) or any(
-        node.name in names for node in closure.externals
-    )
+    # Most nodes name it themselves: only for the others is a closure of their own worth its walk.
+    if any(e.name in names and e.in_closure and context.dag.get(e.hash) is not None for e in node.edges):
+        return True
+    return any(each.name in names for each in context.closure(node).nodes())
 
 
 OWN_GATES: tuple[Gate, ...] = (query, ambiguous, stack, platform, target, system, development)
-CLOSURE_GATES: tuple[Gate, ...] = (closure_targets, closure_systems, externals, runtime)
+CLOSURE_GATES: tuple[Gate, ...] = (
+    closure_targets, closure_systems, closure_development, externals, runtime,
+)  # fmt: skip
 
 
 def libc_of(node: Node, dag: Dag) -> Libc | None:
@@ -224,7 +250,16 @@ def _system(node: Node, context: Context) -> Iterator[Mismatch]:
     if node.platform == "linux":
         yield from _libc(node, context)
     elif not _os_runs(node.os, context.host.os):
-        yield Mismatch("os", node.os, f"{context.host.os} or older")
+        host_os = context.host.os
+        yield Mismatch("os", node.os, f"{host_os} or older" if host_os in MACOS else host_os)
+
+
+def _foreign(node: Node, context: Context) -> list[Mismatch]:
+    """Return what a dependency of another platform lacks: its libc or OS release says nothing here."""
+    host = context.host
+    if node.platform == host.platform:
+        return []
+    return [Mismatch("os", f"{node.platform} {node.os}", f"{host.platform} {host.os}")]
 
 
 def _os_runs(os: str, host_os: str) -> bool:

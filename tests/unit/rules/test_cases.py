@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.unit.rules.cases import answer, load_all
 
-from cachefetch.resolver.explain import MESSAGES, WORDS, conflict_lines, explain
+from cachefetch.resolver.explain import MESSAGES, WORDS, conflict_lines, explain, no_candidate_lines
 from cachefetch.resolver.resolution import REASONS, Resolution
 
 ALL = load_all()
@@ -54,7 +54,7 @@ def test_case(case: dict[str, Any]) -> None:
     want = case["want"]
     assert want.keys() <= {
         "choice", "status", "decided_by", "others", "rejected", "relax", "host_provides", "missing", "notes",
-        "conflict", "conflict_relax", "order", "suggestions", "explain", "nearest",
+        "conflict", "conflict_relax", "order", "suggestions", "explain", "nearest", "message",
     }  # fmt: skip
     chosen = [ids[root.chosen.hash] if root.chosen else None for root in found.roots]
     if found.status == "conflict":
@@ -67,6 +67,8 @@ def test_case(case: dict[str, Any]) -> None:
     assert {**others, **want.get("others", {})} == others
     assert {**rejected, **want.get("rejected", {})} == rejected
     first = found.roots[0]
+    if "message" in want:
+        assert want["message"] in "\n".join(no_candidate_lines(found, first))
     if "decided_by" in want:
         assert list(first.decided_by) == want["decided_by"]
     if "order" in want:
