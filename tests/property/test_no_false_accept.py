@@ -422,4 +422,4 @@ def test_verdicts_agree_with_a_second_computation(source: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("seed", range(5))
 def test_more_pairs_of_each_source(source: str, seed: int) -> None:
-    assert check(source, 2 * PAIRS, seed=10 + seed).accepted > 500
+    assert check(source, 2 * PAIRS, seed=10 + seed).accepted > 200
