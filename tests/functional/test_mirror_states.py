@@ -223,6 +223,7 @@ class Relay:
             while data := one.recv(65536):
                 self.moved += len(data)
                 other.sendall(data)
+        with contextlib.suppress(OSError):  # also after a reset, or the other direction would wait for ever
             other.shutdown(socket.SHUT_WR)
 
 
