@@ -197,16 +197,19 @@ def _journals(directory: str) -> list[str]:
 def _open(path: str) -> sqlite3.Connection:
     # A rollback journal, not WAL: WAL needs shared memory, which network file systems do not have.
     db = sqlite3.connect(path, timeout=10, check_same_thread=False)
-    db.execute("PRAGMA synchronous = NORMAL")
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if not tables:
-        # In one transaction: another worker that reads it finds nothing or all of it.
-        db.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} INSERT OR REPLACE INTO meta VALUES('schema', '{_SCHEMA}'); COMMIT;"
-        )
-    elif dict(db.execute("SELECT key, value FROM meta")).get("schema") != _SCHEMA:
+    try:
+        db.execute("PRAGMA synchronous = NORMAL")
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables:
+            # In one transaction: another worker that reads it finds nothing or all of it.
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_TABLES} INSERT OR REPLACE INTO meta VALUES('schema', '{_SCHEMA}'); COMMIT;"
+            )
+        elif dict(db.execute("SELECT key, value FROM meta")).get("schema") != _SCHEMA:
+            raise sqlite3.DatabaseError("of another version")
+    except BaseException:
         db.close()
-        raise sqlite3.DatabaseError("of another version")
+        raise
     return db
 
 
