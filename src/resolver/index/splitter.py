@@ -15,8 +15,8 @@ from ...errors import FormatError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import NamedTuple
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, NamedTuple
 
     class Row(NamedTuple):
         """One record: `offset` and `length` are bytes of the record object, `binary` is in_buildcache."""
@@ -71,7 +71,7 @@ class Splitter:
                 self._head(buffer[:begin])
             else:
                 yield self._row(buffer, self._record, begin - len(_GLUE), buffer[begin - 2 : begin])
-            self._hash = key.decode("ascii")
+            self._hash = key.decode("ascii").lower()
             self._record = at + 2
             search = at + len(_MARK)
         keep = self._record if self._record >= 0 else 0
@@ -115,66 +115,138 @@ def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], int]:
         FormatError: not JSON, or not a database; names `what`.
     """
     try:
-        text = data.decode("utf-8")
-        document, _ = json.JSONDecoder().raw_decode(text, _skip(text, 0))
-        database = document["database"]
-        version, installs = str(database["version"]), database["installs"]
-        if not isinstance(installs, dict):
-            raise TypeError("installs is not an object")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"{what} is not a Spack index: {error}", context={"file": what}) from None
-    rows: list[Row] = []
-    broken = 0
-    offsets = dict(_record_offsets(text))
-    for key, record in installs.items():
-        try:
-            spec = record["spec"]
-            name = spec["name"] if "name" in spec else next(iter(spec))
-            offset, length = offsets[key]
-            f"{key}{name}".encode()  # a lone surrogate can be stored nowhere
-            rows.append((key, str(name), offset, length, record.get("in_buildcache") is True))  # type: ignore[arg-type]  # plain tuple, see Splitter._row
-        except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError):
-            broken += 1
-    return version, rows, broken
+        walk = _Walk(data.decode("utf-8"))
+        walk.document()
+    except (ValueError, TypeError, IndexError) as error:
+        reason = "it is cut off" if isinstance(error, IndexError) else error
+        raise FormatError(f"{what} is not a Spack index: {reason}", context={"file": what}) from None
+    return walk.version, list(walk.rows.values()), len(walk.broken)
 
 
-def _record_offsets(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield (hash, (byte offset, byte length)) of the values of database.installs, by walking the JSON text."""
-    decoder = json.JSONDecoder()
-    byte_at = _ByteOffsets(text)
-    for key, begin, _ in _members(text, _skip(text, 0), decoder, enter="database"):
+def _number(text: str) -> float:
+    """Read a whole number. One of more digits than Python takes spoils its record alone, when that is decoded."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+class _Walk:
+    """One walk over the text of an index, decoding a record at a time: its `version`, `rows` and `broken` hashes.
+
+    Of several members with one key the last counts, as in `json`. A value that is nested too deep to be decoded is
+    stepped over by its brackets: it spoils its own record alone, when that is decoded, as on the fast path.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._raw_decode = json.JSONDecoder(parse_int=_number).raw_decode
+        self._byte_at = _ByteOffsets(text)
+        self.version = ""
+        self.rows: dict[str, Row] = {}
+        self.broken: set[str] = set()
+        self._missing = {"version", "installs"}
+
+    def document(self) -> None:
+        """Walk the first JSON value. Raises ValueError, TypeError or IndexError when it is no index."""
+        begin = 1 if self._text.startswith("\ufeff") else 0
+        self._object(self._skip(begin), self._enter_database)
+        if self._missing:
+            raise ValueError(f"no {min(self._missing)} in its database")
+
+    def _enter_database(self, key: str, at: int) -> int:
         if key != "database":
-            continue
-        for inner, start, _ in _members(text, begin, decoder, enter="installs"):
-            if inner != "installs":
-                continue
-            for hash_, first, end in _members(text, start, decoder):
-                offset = byte_at(first)
-                yield hash_, (offset, byte_at(end) - offset)
+            return self._value(at)[1]
+        self._missing = {"version", "installs"}
+        return self._object(at, self._enter_installs)
+
+    def _enter_installs(self, key: str, at: int) -> int:
+        self._missing.discard(key)
+        if key == "installs":
+            self.rows, self.broken = {}, set()
+            return self._object(at, self._record)
+        value, end = self._value(at)
+        if key == "version":
+            self.version = str(value)
+        return end
+
+    def _record(self, key: str, at: int) -> int:
+        """Note the record of that hash, its value at `at`; return where it ends."""
+        hash_, (record, end) = key.lower(), self._value(at)
+        self.rows.pop(hash_, None)
+        self.broken.discard(hash_)
+        try:
+            record = self._surface(at) if record is _TOO_DEEP else record
+            spec = record["spec"]
+            name = str(spec["name"] if "name" in spec else next(iter(spec)))
+            f"{key}{name}".encode()  # a lone surrogate can be stored nowhere
+            offset, binary = self._byte_at(at), record.get("in_buildcache") is True
+            self.rows[hash_] = (hash_, name, offset, self._byte_at(end) - offset, binary)  # type: ignore[assignment]  # plain tuple, see Splitter._row
+        except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError):
+            self.broken.add(hash_)
+        return end
+
+    def _surface(self, at: int) -> dict[str, Any]:
+        """Return a record, and the members of its spec, with None for what is nested too deep."""
+        found: dict[str, Any] = {"spec": {}}
+
+        def keep(members: dict[str, Any], key: str, begin: int) -> int:
+            members[key], end = self._value(begin)
+            return end
+
+        def enter(key: str, begin: int) -> int:
+            if key != "spec":
+                return keep(found, key, begin)
+            return self._object(begin, lambda inner, first: keep(found["spec"], inner, first))
+
+        self._object(at, enter)
+        return found
+
+    def _object(self, at: int, member: Callable[[str, int], int]) -> int:
+        """Walk the object at `at`, return its end; `member` gets key and begin of a value and tells the end."""
+        text = self._text
+        if text[at] != "{":
+            raise TypeError(f"no object at character {at}")
+        at = self._skip(at + 1)
+        if text[at] == "}":
+            return at + 1
+        while True:
+            key, at = self._value(at)
+            at = self._skip(at)
+            if not isinstance(key, str) or text[at] != ":":
+                raise ValueError(f"no key and colon at character {at}")
+            at = self._skip(member(key, self._skip(at + 1)))
+            if text[at] == "}":
+                return at + 1
+            if text[at] != ",":
+                raise ValueError(f"no comma at character {at}")
+            at = self._skip(at + 1)
+
+    def _value(self, at: int) -> tuple[Any, int]:
+        """Return the value at `at` and where it ends."""
+        try:
+            return self._raw_decode(self._text, at)
+        except RecursionError:
+            return _TOO_DEEP, self._end_of(at)
+
+    def _end_of(self, at: int) -> int:
+        """Return where the object or array at `at` ends."""
+        depth = 0
+        for token in _BRACKETS.finditer(self._text, at):
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+            if not depth:
+                return token.end()
+        raise IndexError
+
+    def _skip(self, at: int) -> int:
+        """Return the index of the next character that is not JSON white space."""
+        match = _SPACE.match(self._text, at)
+        return match.end() if match else at
 
 
-def _members(
-    text: str, at: int, decoder: json.JSONDecoder, enter: str | None = None
-) -> Iterator[tuple[str, int, int]]:
-    """Yield (key, begin, end) of an object's members in the text that the decoder has accepted."""
-    at = _skip(text, at + 1)
-    while text[at] != "}":
-        key, at = decoder.raw_decode(text, at)
-        begin = _skip(text, _skip(text, at) + 1)
-        _, end = decoder.raw_decode(text, begin)
-        yield key, begin, end
-        if key == enter:
-            enter = None  # a duplicate key replaces the former, as in json
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-
-
-def _skip(text: str, at: int) -> int:
-    """Return the index of the next character that is not JSON white space."""
-    while at < len(text) and text[at] in " \t\n\r\ufeff":
-        at += 1
-    return at
+_TOO_DEEP = None
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
 
 
 class _ByteOffsets:

@@ -423,7 +423,7 @@ class _Parser:
         elif token.kind.startswith("key"):
             self._take_key(draft, token)
         elif token.kind == "hash" and not draft.hash:
-            draft.hash = token.value
+            draft.hash = token.value.lower()  # hashes are lower-case (docs/semantics.md, "Determinism")
         else:
             return False
         return True

@@ -128,6 +128,38 @@ def test_an_index_record_with_an_escape_sequence_is_skipped_with_the_reason(tmp_
     assert listed.mirrors[0].detail.isprintable()
 
 
+@pytest.mark.parametrize("value", ["[" * 50_000 + "]" * 50_000, "9" * 5000])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_a_record_that_no_decoder_takes_is_skipped_alone_however_the_index_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, separators: tuple[str, str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    records = {c * 32: {"spec": NODE, "ref_count": 0, "in_buildcache": True} for c in "ab"}
+    records["c" * 32] = {**records["a" * 32], "spec": {**NODE, "annotations": "?"}}
+    text = json.dumps({"database": {"version": "8", "installs": records}}, separators=separators)
+    body = tmp_path / "index.json"
+    body.write_text(text.replace('"?"', value))
+    with cachefetch.Client([str(body)], unsigned=True) as client:
+        listed = client.list()
+    assert [spec.hash for spec in listed.specs] == ["a" * 32, "b" * 32]
+    assert listed.mirrors[0].detail.startswith("1 unreadable records skipped: /ccccccc: ")
+
+
+def test_hashes_in_upper_case_are_those_in_lower_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    edge = {"name": "gmake", "hash": "B" * 32, "parameters": {"deptypes": ["link"], "virtuals": []}}
+    nodes = {"A": {**NODE, "dependencies": [edge]}, "B": {**NODE, "name": "gmake", "dependencies": []}}
+    installs = {c * 32: {"spec": n, "ref_count": 0, "in_buildcache": True} for c, n in nodes.items()}
+    body = tmp_path / "index.json"
+    body.write_text(json.dumps({"database": {"version": "8", "installs": installs}}, separators=(",", ":")))
+    with cachefetch.Client([str(body)], unsigned=True) as client:
+        shown = client.show("/" + "A" * 9)
+    assert shown.artifact.hash == "a" * 32
+    assert [node.hash for node in shown.closure] == ["b" * 32]
+
+
 def test_rows_that_were_lost_are_noticed_and_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,9 +103,50 @@ def test_broken_records_are_counted_not_fatal() -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["[" * 20_000 + "]" * 20_000, '{"a":' * 20_000 + '"]}"' + "}" * 20_000, "7" * 5000]
+)
+@pytest.mark.parametrize("place", ["inside", "beside"])
+def test_a_value_that_json_refuses_spoils_no_other_record(value: str, place: str) -> None:
+    document = index_of(5)
+    first = next(iter(document["database"]["installs"].values()))
+    (first["spec"] if place == "inside" else document["database"])["more"] = "?"
+    compacted, pretty = (
+        text.replace(b'"?"', value.encode()) for text in (compact(document), json.dumps(document).encode())
+    )
+    version, rows, broken = split_any(pretty, what="test")
+    assert (version, broken) == ("8", 0)
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        (row[0], row[1], row[4]) for row in split_any(compacted, what="test")[1]
+    ]
+    if place == "inside":
+        assert [tuple(row) for row in split([compacted])[1]] == split_any(compacted, what="test")[1]
+    good = [json.loads(pretty[row[2] : row[2] + row[3]])["spec"]["hash"] for row in rows[place == "inside" :]]
+    assert good == list(document["database"]["installs"])[place == "inside" :]
+
+
+def test_the_last_of_several_members_with_one_key_counts() -> None:
+    record = b'{"spec":{"name":"%s"},"in_buildcache":true}'
+    installs = b'"%s":%s,"%s":null,"%s":%s' % (
+        b"a" * 32,
+        record % b"one",
+        b"b" * 32,
+        b"A" * 32,
+        record % b"two",
+    )
+    data = b'{"database":{},"database":{"version":"7","version":"8","installs":{%s}}}' % installs
+    version, rows, broken = split_any(data, what="test")
+    assert (version, [row[:2] for row in rows], broken) == ("8", [("a" * 32, "two")], 1)
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"",
+        b'{"database":{"version":"8","installs":{}}',
+        b'{"database":{"version":"8","installs":{"a" {}}}}',
+        b'{"database":{"version":"8","installs":{"a":{} "b":{}}}}',
+        b'{"database":{"version":"8","installs":{"a":' + b"[" * 20_000,
+        b'{"database":{"version":"8"}}',
         b"{",
         b"[]",
         b"<html>",

@@ -89,7 +89,7 @@ def lock_roots(data: bytes, *, what: str) -> tuple[tuple[str, str], ...]:
             [one for one in included.values() if isinstance(one, dict)] if isinstance(included, dict) else []
         )
         for root in document.get("roots") or ():
-            hash_ = root.get("hash") if isinstance(root, dict) else None
+            hash_ = str(root.get("hash")).lower() if isinstance(root, dict) else None
             if hash_ not in names:
                 raise FormatError(f"{what}: the root {root!r:.90} is not described", context={"file": what})
             found[hash_] = names[hash_]
@@ -106,7 +106,7 @@ def _collect(document: Mapping[str, Any], specfile: int, found: dict[str, Record
         except FormatError as error:
             broken.append(error.message)
             continue
-        found.setdefault(hash_, Record(node, node.external is None))
+        found.setdefault(node.hash, Record(node, node.external is None))
     included = document.get("include_concrete")
     for inner in included.values() if isinstance(included, dict) else ():
         broken += _collect(inner, specfile, found) if isinstance(inner, dict) else ["include_concrete"]

@@ -95,7 +95,7 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
     if compiler is not None:
         _check_version(compiler[1], "compiler")
     return Node(
-        hash=hash,
+        hash=hash.lower(),
         name=name,
         version=_version(data),
         platform=platform,
@@ -270,7 +270,7 @@ def _edges(entries: Any) -> tuple[Edge, ...]:
         except (KeyError, TypeError):
             usual, known = False, None
         if usual and known and hash.isalnum() and hash.isascii():
-            found.append(Edge(hash, name, *known))
+            found.append(Edge(hash.lower(), name, *known))
         else:
             found.append(_edge(entry.get("name") if isinstance(entry, dict) else None, entry))
     return tuple(found)
@@ -292,7 +292,7 @@ def _edge(name: Any, entry: Any) -> Edge:
     if not isinstance(hash, str) or not hash or not _HASH.issuperset(hash):
         _bad("dependencies.hash", hash, "a DAG hash")
     edge = Edge(
-        hash,
+        hash.lower(),
         _text(name, "dependencies.name"),
         _texts(types, "dependencies.deptypes"),
         _texts(virtuals, "dependencies.virtuals"),
@@ -318,4 +318,4 @@ def _build_spec(build_spec: Any) -> str | None:
     if not isinstance(build_spec, dict):
         _bad("build_spec", build_spec, "an object")
     hash = next((build_spec[key] for key in _EDGE_HASHES if build_spec.get(key)), None)
-    return _text(hash, "build_spec.hash")
+    return _text(hash, "build_spec.hash").lower()

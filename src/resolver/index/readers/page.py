@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from . import Answer, Known, Reader
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
-_HASH = re.compile(r"[a-z2-7]{32}\Z")
+_HASH = re.compile(r"[A-Za-z2-7]{32}\Z")
 _WORD = re.compile(r"[A-Za-z0-9_.:+-]+\Z")
 
 
@@ -236,7 +236,7 @@ def _record(name: str, entry: Mapping[str, Any]) -> Record:
     for text in (version, compiler[1] if compiler else "0"):
         parse_version(text)
     node = Node(
-        hash=entry["hash"],
+        hash=entry["hash"].lower(),
         name=name,
         version=version,
         platform=platform,
