@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Bytes of an answer beyond which it is not kept.
 LIMIT = 2 << 20
 _SLOTS = 0xFF
+#: Seconds after which an unfinished answer can only be what a killed run left.
+_LEFTOVER_S = 3600.0
 _CLASSES = {
     made.__name__: made
     for made in (
@@ -101,12 +103,21 @@ def keep(directory: str, asked: str, answer: Resolution, prefixes: Mapping[str, 
     temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}"
     try:
         os.makedirs(directory, exist_ok=True)
+        _drop_leftovers(directory)
         with open(temporary, "wb") as file:
             file.write(b"%08x\n" % binascii.crc32(data) + data)
         os.replace(temporary, path)
     except OSError:
         if os.access(temporary, os.F_OK):
             os.unlink(temporary)
+
+
+def _drop_leftovers(directory: str) -> None:
+    """Remove what writers that were killed left: unfinished answers have a dot in their names."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if "." in name and time.time() - os.stat(path).st_mtime > _LEFTOVER_S:
+            os.unlink(path)
 
 
 def _path(directory: str, asked: str) -> str:

@@ -36,8 +36,8 @@ SCHEMA = "3"
 _CHUNK = 1 << 20
 #: Hashes in one question to the sidecar; SQLite takes 999 variables since its earliest versions.
 _BATCH = 900
-#: Seconds after which a download in the store can only be what a killed run left.
-_LEFTOVER_S = 86400.0
+#: Seconds without a write after which an unfinished file in the store can only be what a killed run left.
+_LEFTOVER_S = 3600.0
 #: Versions in the text of a record: the node's own, and a compiler's or a dependency's.
 _VERSION_MARK = re.compile(rb'"version"\s*:\s*"=?([^"]*)"')
 #: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
@@ -236,10 +236,11 @@ class IndexStore:
                 hint="point XDG_CACHE_HOME to a writable directory",
                 context={"path": directory},
             ) from error
+        self._drop_downloads()
         return os.path.join(directory, f"download-{_machine()}-{os.getpid()}-{time.monotonic_ns():x}")
 
-    def _drop_downloads(self, keep: str) -> None:
-        """Remove downloads that nobody will finish: of processes of this machine that are gone, and very old ones."""
+    def _drop_downloads(self, keep: str = "") -> None:
+        """Remove downloads that nobody will finish: of processes of this machine that are gone, and old ones."""
         directory = os.path.join(self.root, "incoming")
         for name in os.listdir(directory) if os.path.isdir(directory) else ():
             path = os.path.join(directory, name)

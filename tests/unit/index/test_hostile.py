@@ -188,6 +188,17 @@ def test_downloads_of_killed_processes_go_with_the_next_index(tmp_path: Path) ->
     assert sorted(os.listdir(tmp_path / "incoming")) == sorted(map(os.path.basename, (own, elsewhere)))
 
 
+def test_downloads_that_were_killed_go_with_the_next_download(tmp_path: Path) -> None:
+    store = IndexStore(str(tmp_path))
+    here = os.path.dirname(store.spool_path())
+    young, old = (os.path.join(here, f"download-00000000-1-{number}") for number in (1, 2))
+    for path in (young, old):
+        Path(path).write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.spool_path()
+    assert os.listdir(here) == [os.path.basename(young)]
+
+
 def test_a_path_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = os.fsdecode(os.fsencode(tmp_path) + b"/mirror-\xff\xe9")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,30 @@ def test_the_number_of_kept_answers_is_bounded(tmp_path: Path, monkeypatch: pyte
     for number in range(1000):
         recall.keep(str(tmp_path / "answers"), f"question {number}", answer, {})
     assert len(os.listdir(tmp_path / "answers")) <= 256
+
+
+KILLED = """
+import os, signal, sys
+from cachefetch import recall
+replace = os.replace
+os.replace = lambda a, b: os.kill(os.getpid(), signal.SIGKILL) if "answers" in b else replace(a, b)
+from cachefetch.__main__ import main
+sys.argv = ["cachefetch", "resolve", "zlib", "-m", sys.argv[1]]
+main()
+"""
+
+
+def test_what_a_killed_writer_leaves_goes_with_the_next_answer(tmp_path: Path) -> None:
+    ask(FIXTURES / "v3-unsigned", "gmake")  # so the index is there, and the answer is the only thing to write
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(FIXTURES / "v3-unsigned")], env=os.environ)
+    assert killed.returncode == -signal.SIGKILL
+    directory = tmp_path / "cache/cachefetch/index/answers"
+    (left,) = (path for path in directory.iterdir() if "." in path.name)
+    ask(FIXTURES / "v3-unsigned", "zlib")
+    assert left.exists()  # it might be another process's that is about to finish
+    os.utime(left, (0, 0))
+    ask(FIXTURES / "v3-unsigned", "hdf5")
+    assert not [path for path in directory.iterdir() if "." in path.name]
 
 
 def test_a_page_is_read_and_never_recalled(computed: list[object]) -> None:
