@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ..errors import FormatError, StoreError
+from .store.files import WRITE_BYTES
 from .transports import redact
 
 TYPE_CHECKING = False
@@ -44,7 +45,8 @@ class Spool:
             raise FormatError(f"{self._url} is longer than {self._limit} bytes")
         assert self._file is not None, "begin comes first"
         with self._errors():
-            self._file.write(data)
+            for at in range(0, len(data), WRITE_BYTES):
+                self._file.write(data[at : at + WRITE_BYTES])
 
     def end(self) -> None:
         """Close the file."""

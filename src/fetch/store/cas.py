@@ -312,12 +312,13 @@ class PartWriter:
         with files.store_errors(self._part):
             if self.offset + len(data) < self.size:
                 self._keep_sidecar()  # a blob that comes in one piece needs none
-            view = memoryview(data)
-            while view:
-                written = os.write(self._handle, view)
-                self._hash.update(view[:written])
-                self.offset += written
-                view = view[written:]
+            view, done = memoryview(data), 0
+            try:
+                while done < len(view):
+                    done += os.write(self._handle, view[done : done + files.WRITE_BYTES])
+            finally:  # a full disk takes a piece of it
+                self._hash.update(view[:done])
+                self.offset += done
 
     def begin_ranges(self, info: PartInfo) -> None:
         """From now on the rest comes by `write_at`, and `info.have` bytes count."""
@@ -330,9 +331,9 @@ class PartWriter:
         """Write bytes where they belong; threads may do so side by side."""
         assert at + len(data) <= self.size, "the caller caps the stream"
         with files.store_errors(self._part):
-            while data:
-                written = os.pwrite(self._handle, data, at)
-                at, data = at + written, data[written:]
+            done = 0
+            while done < len(data):
+                done += os.pwrite(self._handle, data[done : done + files.WRITE_BYTES], at + done)
 
     def advance(self, to: int) -> None:
         """Hash what `write_at` brought, up to `to`: those bytes count from now on."""
