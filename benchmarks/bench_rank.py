@@ -31,9 +31,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 from cachefetch.answers import resolve
 from cachefetch.resolver.explain import explain
 from cachefetch.resolver.index.query import Specs
-from cachefetch.resolver.index.readers.nodes import node_from_dict
 from cachefetch.resolver.index.store import IndexStore, StoredIndex
-from cachefetch.resolver.model import Compiler, Host, Libc, Node
+from cachefetch.resolver.model import Compiler, Host, Libc
 from cachefetch.resolver.rules.context import Policy
 from cachefetch.sources import Sources
 
@@ -161,14 +160,14 @@ def stored(specs: dict[str, dict[str, Any]], scratch: str) -> StoredIndex:
 
 
 def once(index: StoredIndex, *, full: bool) -> dict[str, Any]:
-    decoded = 0
+    decoded, decode = 0, StoredIndex._decode
 
-    def counted(*arguments: Any, **named: Any) -> Node:
+    def counted(*arguments: Any) -> Any:
         nonlocal decoded
         decoded += 1
-        return node_from_dict(*arguments, **named)
+        return decode(*arguments)
 
-    with mock.patch("cachefetch.resolver.index.store.node_from_dict", counted):
+    with mock.patch.object(StoredIndex, "_decode", counted):
         start, start_cpu = time.perf_counter(), time.process_time()
         sources = Sources(Specs([index]), (), (), False)
         answer = resolve(["big"], sources, HOST, policy=Policy(), local_host=False, full=full)

@@ -18,7 +18,7 @@ from .values import changed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from .resolver.model import Host
@@ -48,6 +48,8 @@ _CLASSES = {
         resolution.Root,
     )
 }
+#: What JSON holds as it is.
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 #: Where the modules are that decide about answers: in a working copy of cachefetch, a changed file is another program.
 _DECIDING = (
     "",
@@ -140,20 +142,22 @@ def _program() -> list[int]:
 def _packed(value: Any) -> Any:
     """Return a value as JSON can hold it without loss: a list begins with what it is."""
     kind = type(value)
-    if value is None or kind in (str, int, float, bool):
+    if kind in _PLAIN:
         return value
     if kind is tuple:
-        return ["", *map(_packed, value)]
+        return ["", *_each(value)]
     if kind is list:
-        return ["list", *map(_packed, value)]
+        return ["list", *_each(value)]
     if kind is dict:
         return {key: _packed(inner) for key, inner in value.items()}
     if kind is frozenset:
         return ["frozenset", *sorted(value)]
-    return [
-        _CLASSES[kind.__name__].__name__,
-        *(_packed(getattr(value, name)) for name in value.__match_args__),
-    ]
+    return [_CLASSES[kind.__name__].__name__, *_each([getattr(value, name) for name in value.__match_args__])]
+
+
+def _each(values: Iterable[Any]) -> list[Any]:
+    """Pack values, most of which need none: an answer has thousands of texts."""
+    return [value if type(value) in _PLAIN else _packed(value) for value in values]
 
 
 def _unpacked(value: Any) -> Any:

@@ -22,6 +22,7 @@ except ImportError:  # not CPython
 
 from ...errors import FormatError, StoreError
 from ..model import Record
+from .readers.compact import compact_record
 from .readers.nodes import node_from_dict, specfile_of_database
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from ..model import Node
     from .splitter import Row
 
 #: Changes whenever the tables below do; an older sidecar is built anew.
@@ -450,6 +452,8 @@ class StoredIndex:
         try:
             assert self._body is not None
             text = os.pread(self._body, length, offset)
+            if found := compact_record(text, hash, self._specfile):
+                return self._record(*found)
             data = json.loads(text)
             # JSON cannot hold a control character but by an escape.
             node = node_from_dict(
@@ -471,7 +475,10 @@ class StoredIndex:
             reason = error.message if isinstance(error, FormatError) else f"{type(error).__name__}: {error}"
             self.skipped[hash] = f"/{ascii(hash)[1:8]}: {reason[:100]}"
             return None
-        has_binary = data.get("in_buildcache") is True and node.external is None
+        return self._record(node, data.get("in_buildcache") is True)
+
+    def _record(self, node: Node, in_buildcache: bool) -> Record:
+        has_binary = in_buildcache and node.external is None
         return Record(node, has_binary, (self.mirror,) if has_binary else ())
 
 

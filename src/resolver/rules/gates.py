@@ -149,7 +149,8 @@ def _runtime(node: Node, context: Context) -> Iterator[Mismatch]:
         return
     if node.format >= 5:
         for compiler, library in _RUNTIMES:
-            built = any(e.name == compiler and _LANGUAGES.intersection(e.virtuals) for e in node.edges)
+            named = [e for e in node.edges if e.name == compiler]
+            built = any(_LANGUAGES.intersection(e.virtuals) for e in named)
             if built and not _holds(node, (library,), context):
                 have = f"built with {compiler}, records no {library}"
                 yield Mismatch("runtime", have, f"{library} as a dependency")

@@ -90,7 +90,7 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
     if not isinstance(hash, str) or not hash or not _HASH.issuperset(hash):
         _bad("hash", hash, "a DAG hash")
     platform, os, target, recorded = _architecture(data.get("arch"))
-    variants, flags = _parameters(data.get("parameters") or {})
+    variants, flags = parameters_from_dict(data.get("parameters") or {})
     compiler, original = _compiler(data)
     if compiler is not None:
         _check_version(compiler[1], "compiler")
@@ -186,9 +186,17 @@ def _architecture(arch: Any) -> tuple[str, str, str, dict[str, Any]]:
         _bad("arch", arch, "an object")
     platform = _word(arch.get("platform"), "arch.platform")
     os = _word(arch.get("platform_os"), "arch.platform_os")
-    target = arch.get("target")
+    return platform, os, *target_from_json(arch.get("target"))
+
+
+def target_from_json(target: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name of a target and, where it is an object, what it records, as fields of `Node`.
+
+    Raises:
+        FormatError: neither a name nor an object as Spack writes it.
+    """
     if isinstance(target, str):
-        return platform, os, _word(target, "arch.target"), {}
+        return _word(target, "arch.target"), {}
     if not isinstance(target, dict):
         _bad("arch.target", target, "a name or an object")
     name = _word(target.get("name"), "arch.target.name")
@@ -199,11 +207,17 @@ def _architecture(arch: Any) -> tuple[str, str, str, dict[str, Any]]:
         "target_parents": _texts(target.get("parents") or (), "arch.target.parents"),
         "target_generation": generation if type(generation) is int else 0,
     }
-    return platform, os, name, recorded
+    return name, recorded
 
 
-def _parameters(parameters: Any) -> tuple[dict[str, VariantValue], dict[str, tuple[str, ...]]]:
-    """Split ``parameters`` into variants and those compiler flags that have words."""
+def parameters_from_dict(
+    parameters: Any,
+) -> tuple[dict[str, VariantValue], dict[str, tuple[str, ...]]]:
+    """Split ``parameters`` of a node into variants and those compiler flags that have words.
+
+    Raises:
+        FormatError: not an object, or a value of another type than variants have.
+    """
     if not isinstance(parameters, dict):
         _bad("parameters", parameters, "an object")
     variants: dict[str, VariantValue] = {}
