@@ -124,6 +124,10 @@ class Client(Base):
 
     def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
         """See `AsyncClient.fetch_locked`."""
+        host = host if host is not None else self.host()
+        here = self._async._locked_here(lock, host, to)
+        if here is not None:
+            return here
         return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to))
 
     def list(self, spec: str | None = None, *, externals: bool = False, host: Host | None = None) -> Listing:
@@ -155,6 +159,9 @@ class Client(Base):
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
         )
         specs, answer = self._resolved(specs, requirements, resolution, ask)
+        here = None if adopt is not None else self._here(specs, answer, deps, to)
+        if here is not None:
+            return here
         work = partial(self._async.fetch, *specs, resolution=answer, host=host, to=to, adopt=adopt, deps=deps)
         return self._portal.call(work)
 
@@ -174,6 +181,16 @@ class Client(Base):
         )
         specs, answer = self._resolved(specs, requirements, resolution, ask)
         return self._portal.call(partial(self._async.plan, *specs, resolution=answer, host=host, deps=deps))
+
+    def _here(
+        self, specs: tuple[str, ...], answer: Resolution | None, deps: bool, to: str | None
+    ) -> Receipt | None:
+        """Return the receipt when all is in the store, as it was verified: that needs no event loop."""
+        if answer is not None:
+            if answer.status != "ok":
+                return None
+            return self._async._chosen_here(answer, self._run(self._behind(answer)), deps, to)
+        return None if deps else self._async._pinned_here(self.pins(*specs), to)
 
     def _resolved(
         self,

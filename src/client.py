@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
     from .fetch.network import Network
     from .fetch.plan import FetchPlan
+    from .fetch.present import Present
+    from .fetch.store.cas import Store
     from .fetch.transports import Transport, Transports
     from .lockfile import Lock, Locked, LockedPolicy
     from .resolver.host.overrides import HostOverrides
@@ -181,21 +183,75 @@ class AsyncClient(Base):
             PolicyError: a mirror's signature policy is weaker than the locked one.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
+        from anyio import to_thread
+
         from .fetch.execute import fetch_items
-        from .lockfile import host_changes
+
+        facts = host if host is not None else await self.host()
+        here = await to_thread.run_sync(self._locked_here, lock, facts, to)
+        if here is not None:
+            return here
+        engine = self._engine()
+        wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
+        _refuse(lock, tuple(map(_locked, packages)))
+        return await fetch_items(wanted, to=to, **engine)
+
+    def _locked_here(self, lock: Lock, facts: Host, to: str | None) -> Receipt | None:
+        """Refuse what a lock file does not allow; return the receipt when all of it is present. Opens no network."""
+        from .lockfile import Locked, host_changes
 
         self._hold_policies(lock.policies)
         _require_directory(to)
-        facts = host if host is not None else await self.host()
         if found := host_changes(lock, facts):
             raise HostError(
                 f"the lock file is for another host: {'; '.join(found)}",
                 hint="resolve again for this host, or name the host that it is for with --host FILE",
             )
-        engine = self._engine()
-        wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
-        _refuse(lock, tuple(map(_locked, packages)))
-        return await fetch_items(wanted, to=to, **engine)
+
+        def check(here: Sequence[Present]) -> None:
+            pairs = ((one, one.wanted) for one in here)
+            found = (
+                Locked(w.name, w.version, w.hash, one.sha256, one.size, one.spec_sha256, one.spec_size)
+                for one, w in pairs
+            )
+            _refuse(lock, tuple(found))
+
+        wanted = self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
+        return self._receipt_if_present(wanted, to, check)
+
+    def _chosen_here(
+        self, answer: Resolution, sources: Sources, deps: bool, to: str | None
+    ) -> Receipt | None:
+        """Return the receipt when all that an answer chose is present. Opens no network."""
+        _require_directory(to)
+        if answer.status != "ok" or (deps and not all(root.closure_known for root in answer.roots)):
+            return None
+        found = self._receipt_if_present(self._wanted_of(answer, sources, self._delivery(sources), deps), to)
+        return found and self._with_caveats(found)
+
+    def _pinned_here(self, pins: tuple[Pin, ...], to: str | None) -> Receipt | None:
+        """Return the receipt when the pinned packages are present. Opens no network."""
+        _require_directory(to)
+        wanted = self._wanted_by_name([(pin.name, pin.version, pin.hash) for pin in pins])
+        found = self._receipt_if_present(wanted, to)
+        return found and self._with_caveats(found)
+
+    def _receipt_if_present(
+        self,
+        wanted: tuple[Wanted, ...],
+        to: str | None,
+        check: Callable[[Sequence[Present]], None] = lambda _: None,
+    ) -> Receipt | None:
+        from .fetch.events import Reporter
+        from .fetch.present import look, receipt
+
+        store = self._store()
+        found = look(store, wanted)
+        here = [one for one in found if one is not None]
+        if len(here) < len(found):
+            return None
+        check(here)
+        return receipt(store, here, to, self._reporter or Reporter())
 
     def _hold_policies(self, locked: Sequence[LockedPolicy]) -> None:
         """Refuse mirrors that would be trusted more easily than when the lock was made."""
@@ -368,10 +424,20 @@ class AsyncClient(Base):
         learned: Sequence[Node] = ()
         if deps and not all(root.closure_known for root in answer.roots):
             answer, learned = await self._learn_closure(answer, sources, delivery, engine)
-        artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
-        known = {node.hash: node for node in learned}
-        wanted = tuple(_wanted(artifact, sources, delivery, known) for artifact in artifacts)
+        wanted = self._wanted_of(answer, sources, delivery, deps, {node.hash: node for node in learned})
         return _Request(wanted, answer, tuple(learned or nodes))
+
+    def _wanted_of(
+        self,
+        answer: Resolution,
+        sources: Sources,
+        delivery: dict[str, Source],
+        deps: bool,
+        learned: Mapping[str, Node] | None = None,
+    ) -> tuple[Wanted, ...]:
+        """Return what to fetch for an answer: its closure, or the roots alone."""
+        artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
+        return tuple(_wanted(artifact, sources, delivery, learned) for artifact in artifacts)
 
     async def extract(
         self, spec: str, to: str, *, host: Host | None = None, portable: bool = False
@@ -427,11 +493,9 @@ class AsyncClient(Base):
         are made of more than name, version and hash.
         """
         from .fetch.execute import prove_items
-        from .fetch.model import Wanted
 
-        deliver = tuple(m for m in self.mirrors() if not _is_list(m))
-        mirrors = tuple(self._sources_of(deliver).values())
-        wanted = tuple(Wanted(*name, mirrors) for name in names)
+        wanted = self._wanted_by_name(names)
+        mirrors = wanted[0].sources if wanted else ()
         try:
             return wanted, await prove_items(wanted, **engine)
         except MissingError:
@@ -443,6 +507,14 @@ class AsyncClient(Base):
         mirrors = tuple(self._delivery(sources).values())
         wanted = tuple(_wanted_node(*name, mirrors, sources.specs.get) for name in names)
         return wanted, await prove_items(wanted, **engine)
+
+    def _wanted_by_name(self, names: Sequence[tuple[str, str, str]]) -> tuple[Wanted, ...]:
+        """Return what to fetch for packages that are named in full, at whatever mirror has them."""
+        from .fetch.model import Wanted
+
+        deliver = tuple(m for m in self.mirrors() if not _is_list(m))
+        mirrors = tuple(self._sources_of(deliver).values())
+        return tuple(Wanted(*name, mirrors) for name in names)
 
     async def _learn_closure(
         self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
@@ -676,21 +748,25 @@ class AsyncClient(Base):
         from .fetch.events import Reporter
         from .fetch.limits import DEFAULT_LIMITS
         from .fetch.model import Meter
-        from .fetch.store.cas import Store
         from .fetch.transports import Transports
 
         limits = self._limits or DEFAULT_LIMITS
         if self._transports is None:
             self._transports = Transports(limits, offline=self.options.offline, network=self._network())
-        config = self.options.config
         return {
-            "store": Store(os.path.join(config.cache_dir, "store"), site=config.site),
+            "store": self._store(),
             "limits": limits,
             "transports": self._transports,
             "reporter": self._reporter or Reporter(),
             "offline": self.options.offline,
             "meter": Meter(),
         }
+
+    def _store(self) -> Store:
+        from .fetch.store.cas import Store
+
+        config = self.options.config
+        return Store(config.store_dir, site=config.site, own=config.notes_dir)
 
     def _network(self) -> Network:
         """Return the certificates and credentials of the configuration."""

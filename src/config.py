@@ -60,7 +60,8 @@ class Config:
     """Every setting, merged. `origins` maps a setting's dotted name to where its value came from.
 
     `max_age` is seconds for which a mirror is not asked again. `site` are read-only stores that are looked into
-    too. `network` is the checked section of the configuration file that `fetch.network.Network` is made from.
+    too. `network` is the checked section of the configuration file that `fetch.network.Network` is made from. `own_dir`
+    is this user's cache directory, even where `cache_dir` is one that several users share.
     """
 
     mirrors: tuple[Mirror, ...] = ()
@@ -71,6 +72,22 @@ class Config:
     site: tuple[str, ...] = ()
     network: Mapping[str, Any] = {}
     origins: Mapping[str, str] = {}
+    own_dir: str = ""
+
+    @property
+    def store_dir(self) -> str:
+        """Where verified binaries are kept."""
+        return os.path.join(self.cache_dir, "store")
+
+    @property
+    def notes_dir(self) -> str | None:
+        """Where notes of what was verified are kept when others may write the store; None for nowhere."""
+        if not self.own_dir:
+            return None
+        from hashlib import sha256
+
+        name = sha256(os.path.abspath(self.store_dir).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return os.path.join(self.own_dir, "proofs", name)
 
 
 def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_FILE) -> Config:
@@ -83,7 +100,7 @@ def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_
     config_dir = os.path.join(_xdg(env, "XDG_CONFIG_HOME", ".config"), "cachefetch")
     cache_dir = os.path.join(_xdg(env, "XDG_CACHE_HOME", ".cache"), "cachefetch")
     origins = {"cache_dir": "default", "config_dir": "default", "max_age": "default", "libc": "default"}
-    values: dict[str, Any] = {"cache_dir": cache_dir, "config_dir": config_dir}
+    values: dict[str, Any] = {"cache_dir": cache_dir, "config_dir": config_dir, "own_dir": cache_dir}
     mirrors: dict[str, Mirror] = {}
     for path in (system_file, os.path.join(config_dir, "config.toml")):
         if os.path.exists(path):

@@ -34,7 +34,8 @@ def execute(args: argparse.Namespace) -> int:
     from ..config import load
     from ..fetch.store.cas import Store
 
-    store = Store(os.path.join(load().cache_dir, "store"))
+    config = load()
+    store = Store(config.store_dir, own=config.notes_dir)
     if args.action == "gc":
         return _gc(store, args)
     if args.keep or args.yes:
@@ -103,6 +104,8 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
 
     sizes: list[int] = []
     bad = damaged(store, sizes.append)
+    if bad:
+        store.notes.forget()  # they vouched for a file that has changed without any trace
     if args.json:
         document(
             {

@@ -74,7 +74,7 @@ class Stored(Event):
 
 @dataclass(frozen=True, slots=True)
 class Reused(Event):
-    """The payload of `spec` was in the store at `path`, and its digest was recomputed."""
+    """The payload of `spec` was in the store at `path`, with the right digest."""
 
     spec: str
     path: str

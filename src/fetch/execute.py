@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio
 from anyio import to_thread
 
 from ..errors import CachefetchError, NetworkError
-from ..resolver.index.readers.manifest import spec_stem
+from . import present
 from .adopt import adopt as take_in
 from .events import Finished, Planned, Reporter
 from .failures import SOURCE_ERRORS, for_run, unique
@@ -25,12 +24,13 @@ from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from .limits import Limits
     from .model import VerifiedPackage, Wanted
     from .payload import Delivered
     from .plan import FetchPlan
+    from .present import Present
     from .store.cas import Store, Stored
     from .transports import Transports
 
@@ -108,7 +108,8 @@ async def fetch_items(
 ) -> Receipt:
     """Fetch and verify packages: all metadata first, then, when all of it is proven, the payloads.
 
-    What the store has is verified again and not fetched. The other arguments are those of `fetch_metadata`.
+    What the store has is not fetched: it is verified again, or is the very files that were verified before (`present`).
+    The other arguments are those of `fetch_metadata`.
 
     Args:
         to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
@@ -119,21 +120,35 @@ async def fetch_items(
             packages that could not be delivered (the others are stored all the same).
         StoreError: no space (seen before the first payload byte where it can be), no permission.
     """
+    known = await to_thread.run_sync(present.look, store, wanted)
+    if all(known):
+        return await to_thread.run_sync(
+            present.receipt, store, cast("list[Present]", known), to, reporter or Reporter()
+        )
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-
+    absent = [one for one, here in zip(wanted, known, strict=True) if here is None]
+    here = [one for one in known if one is not None]
+    present.tell(reporter or Reporter(), here, len(absent) + 1)
     adopted: tuple[Caveat, ...] = ()
 
     async def work() -> tuple[list[Delivered], list[Item]]:
         nonlocal adopted
-        packages = await _prove_all(session, wanted)
+        packages = await _prove_all(session, absent)
         if adopt is not None:
             made = await to_thread.run_sync(_plan_now, session, packages)
             adopted = await to_thread.run_sync(take_in, session.store, made, adopt)
-        await _plan(session, packages, to)
+        await _plan(session, packages, to, here)
         delivered = await _deliver_all(session, packages)
-        return delivered, await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
+        items = await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
+        await to_thread.run_sync(present.note, store, absent, [one.package for one in delivered])
+        return delivered, items
 
-    delivered, items = await _in_time(session, work)
+    try:
+        delivered, items = await _in_time(session, work)
+    finally:
+        store.notes.flush()
+    got = iter(items)
+    items = [next(got) if one is None else present.item(store, one, to) for one in known]
     warnings = adopted + unique([warning for one in delivered for warning in _warnings(one)])
     session.emit(Finished(0, len(items), session.meter.network_bytes))
     return Receipt(tuple(items), session.meter.network_bytes, warnings)
@@ -215,12 +230,14 @@ async def _deliver_all(session: Session, packages: Sequence[VerifiedPackage]) ->
     return await _each(packages, found, lambda number, one: deliver(session, number, one), _wanted)
 
 
-async def _plan(session: Session, packages: Sequence[VerifiedPackage], to: str | None) -> FetchPlan:
+async def _plan(
+    session: Session, packages: Sequence[VerifiedPackage], to: str | None, here: Sequence[Present]
+) -> None:
     """Plan, tell it, and refuse what does not fit on the disk before the first payload byte."""
     made = await to_thread.run_sync(_plan_now, session, packages)
-    session.emit(Planned(0, len(made.steps), made.reused, made.get_bytes))
-    await to_thread.run_sync(_require_space, session.store, made, to)
-    return made
+    session.emit(Planned(0, len(made.steps) + len(here), made.reused + len(here), made.get_bytes))
+    sizes = {one.sha256: one.size for one in here}
+    await to_thread.run_sync(_require_space, session.store, made, to, sizes)
 
 
 def _plan_now(session: Session, packages: Sequence[VerifiedPackage]) -> FetchPlan:
@@ -232,8 +249,9 @@ def _inventory(store: Store, blobs: Iterable[str]) -> dict[str, Stored]:
     return {sha256: place for sha256, place in found if place is not None}
 
 
-def _require_space(store: Store, made: FetchPlan, to: str | None) -> None:
-    sizes = {step.package.tarball.sha256: step.package.tarball.size for step in made.steps}
+def _require_space(store: Store, made: FetchPlan, to: str | None, here: Mapping[str, int]) -> None:
+    tarballs = [step.package.tarball for step in made.steps]
+    sizes = {**here, **{blob.sha256: blob.size for blob in tarballs}}
     if made.get_bytes:
         missing = {step.package.tarball.sha256 for step in made.steps if step.stored is None}
         parts = sum(store.part_size(sha256) for sha256 in missing)
@@ -260,11 +278,7 @@ def _warnings(one: Delivered) -> tuple[Caveat, ...]:
 
 def _item(session: Session, one: Delivered, to: str | None) -> Item:
     package, wanted, blob = one.package, one.package.wanted, one.package.tarball
-    path = one.path
-    if to is not None:
-        stem = spec_stem(wanted.name, wanted.version, wanted.hash)
-        path = os.path.join(os.path.abspath(to), f"{stem}.spack")
-        session.store.link_out(blob.sha256, path)
+    path = one.path if to is None else present.link_out(session.store, wanted, blob.sha256, to)
     return Item(
         wanted.name,
         wanted.version,

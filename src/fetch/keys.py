@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -190,6 +189,8 @@ def _read(path: str, opened: Callable[[str], BinaryIO]) -> bytes:
 
 def _write(directory: str, name: str, data: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never a part."""
+    import tempfile
+
     temporary = None
     try:
         os.makedirs(directory, exist_ok=True)

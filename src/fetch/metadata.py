@@ -188,6 +188,7 @@ def _bound(
         verified.signature,
         verified.key,
         stored,
+        expires=verified.expires,
     )
 
 

@@ -102,6 +102,7 @@ class VerifiedPackage:
         stored: True when the manifest came from the store.
         failures: what mirrors asked before `source` did wrong.
         layout: that of the mirror which it was proven from: "v3", "v2" or "oci".
+        expires: when the signature or a key of it does, Unix seconds; None for never.
     """
 
     wanted: Wanted
@@ -114,6 +115,7 @@ class VerifiedPackage:
     stored: bool
     failures: tuple[Failure, ...] = ()
     layout: str = "v3"
+    expires: float | None = None
 
 
 class Meter:

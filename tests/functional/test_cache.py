@@ -25,8 +25,8 @@ def fetch(cli: Cli, *more: str) -> Done:
 
 
 def files(store: Path) -> set[Path]:
-    """Return all files but that of the locks, which always stays."""
-    return {path for path in store.rglob("*") if path.is_file() and path.name != "locks"}
+    """Return all files but those of the locks and of the notes, which always stay."""
+    return {path for path in store.rglob("*") if path.is_file() and path.name not in ("locks", "proofs")}
 
 
 def test_info_counts_what_is_there(cli: Cli, store: Path) -> None:

@@ -59,6 +59,7 @@ class Destination(Store):
 
     layout = "v3"
     index_path = INDEX_MANIFEST
+    keeps_notes = False  # a mirror is for others; the journal remembers what was checked
 
     def __init__(self, mirror: str, *, dry_run: bool = False) -> None:
         self.mirror = os.path.abspath(mirror)

@@ -6,6 +6,7 @@
     manifests/NAME-VERSION-HASH      a spec manifest as the mirror sent it, with its signature
     partial/<key>.part .json         work in progress; only the holder of the key's lock touches it
     locks                            its bytes are the locks of the keys (`locks`)
+    proofs                           notes of what was verified (`notes`)
 
 A payload gets its final name after fsync, under a lock of its own. The directory is not synced: a name that a
 power cut loses costs one more fetch, never a wrong file. Manifests and spec documents are not synced at all: whoever
@@ -28,10 +29,11 @@ from ..resume import PartInfo, read_info, usable
 from . import files
 from .lease import Lease, try_lease
 from .locks import NO_LOCKS, Lock, Locks
+from .notes import Notes, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
@@ -50,14 +52,24 @@ class Stored:
 class Store:
     """A store in directory `root` (made when first written), over read-only layers `site` of the same shape.
 
-    `locks` is the file for the locks, None for the usual one in `root`.
+    `locks` is the file for the locks, None for the usual one in `root`. `own` is a directory of this user for `notes`
+    where others may write `root`, None for no notes then.
+
+    `identities` says which files were read or written last, and found to be right, by sha256 or manifest key.
     """
 
     #: False: what is not a payload survives a crash of the process, but not of the machine.
     sync_documents = False
+    #: True: what was verified is noted.
+    keeps_notes = True
 
-    def __init__(self, root: str, *, site: Sequence[str] = (), locks: str | None = None) -> None:
+    def __init__(
+        self, root: str, *, site: Sequence[str] = (), locks: str | None = None, own: str | None = None
+    ) -> None:
         self.root = os.path.abspath(root)
+        places = (self.root,) if own is None else (self.root, own)
+        self.notes = Notes(places if self.keeps_notes else ())
+        self.identities: dict[str, str] = {}
         self._leases = False  # True once the file system turned out to have no locks
         self._locks = Locks(locks or os.path.join(self.root, "locks"), partial(self._partial, kind="lock"))
         self._layers = ((self.root, "store"), *((os.path.abspath(path), "site") for path in site))
@@ -81,8 +93,27 @@ class Store:
         return None
 
     def verify(self, stored: Stored, sha256: str) -> bool:
-        """Recompute the digest of a stored blob."""
-        return self.verify_path(stored.path, sha256)
+        """Tell whether a stored blob has its digest: by the note about this very file, else recomputed."""
+        with files.store_errors(stored.path), open_regular(stored.path) as file:
+            state = identity(os.fstat(file.fileno()))
+            if stored.size > _CHUNK and not self.noted(sha256, state):
+                self.notes.refresh()  # another process may have noted it just now
+            if self.noted(sha256, state):
+                return True
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return False
+            self.note(sha256, os.fstat(file.fileno()))
+            return True
+
+    def noted(self, sha256: str, state: str) -> bool:
+        """Return True when a note says that the file of this `identity` has this digest."""
+        return self.notes.get(sha256) == [state]
+
+    def note(self, sha256: str, info: os.stat_result) -> None:
+        """Note that a file has this digest; `Notes.flush` writes it."""
+        found = self.identities[sha256] = identity(info)
+        if not self.noted(sha256, found):
+            self.notes.put(sha256, found)
 
     def verify_path(self, path: str, sha256: str) -> bool:
         """Recompute the digest of a file of the store."""
@@ -96,7 +127,11 @@ class Store:
             return None
         with files.store_errors(stored.path), open_regular(stored.path) as file:
             data = file.read(size + 1)
-        return data if hashlib.sha256(data).hexdigest() == sha256 else None
+            info = os.fstat(file.fileno())
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return None
+        self.identities[sha256] = identity(info)
+        return data
 
     def discard(self, sha256: str) -> None:
         """Remove a damaged blob from the writable layer."""
@@ -119,9 +154,12 @@ class Store:
             )
         path = self.path(sha256)
         with files.store_errors(path):
-            there = files.read_or_none(path)
-        if there != data:
-            self._write(f"put-{sha256}", path, data, new=there is None)
+            there = files.read_and_stat(path)
+        if there is None or there[0] != data:
+            info = self._write(f"put-{sha256}", path, data, new=there is None)
+        else:
+            info = there[1]
+        self.identities[sha256] = identity(info)
         return path
 
     def put_payload(self, lock: Lock | Lease, sha256: str, data: bytes | bytearray) -> str:  # noqa: ARG002 - proves that it is held
@@ -132,8 +170,10 @@ class Store:
         """
         path = self.path(sha256)
         with files.store_errors(path):
-            if not files.write_new(path, data, sync=True):
-                files.write_atomic(self._partial(sha256, "part"), path, data)
+            info = files.write_new(path, data, sync=True)
+            if info is None:
+                info = files.write_atomic(self._partial(sha256, "part"), path, data)
+        self.note(sha256, info)
         return path
 
     def manifest(self, key: str) -> bytes | None:
@@ -141,16 +181,33 @@ class Store:
         for root, _ in self._layers:
             path = self._manifest(root, key)
             with files.store_errors(path):
-                data = files.read_or_none(path)
-            if data is not None:
-                return data
+                found = files.read_and_stat(path)
+            if found is not None:
+                self.identities[key] = identity(found[1])
+                return found[0]
         return None
+
+    def blob_state(self, sha256: str) -> tuple[Stored, str] | None:
+        """Return where a blob is and its `identity`, None when no layer has it. Nothing is read."""
+        for root, origin in self._layers:
+            path = self._blob(root, sha256)
+            info = files.state_or_none(path)
+            if info is not None:
+                return Stored(path, info.st_size, origin), identity(info)
+        return None
+
+    def manifest_state(self, key: str) -> str:
+        """Return the `identity` of the stored manifest of ``NAME-VERSION-HASH``, "" when there is none."""
+        infos = (files.state_or_none(self._manifest(root, key)) for root, _ in self._layers)
+        return next((identity(info) for info in infos if info is not None), "")
 
     def put_manifest(self, key: str, data: bytes) -> None:
         """Keep a verified manifest byte for byte under ``NAME-VERSION-HASH``."""
         there = self.manifest(key)
         if there != data:
-            self._write(f"manifest-{key}", self._manifest(self.root, key), data, new=there is None)
+            path = self._manifest(self.root, key)
+            info = self._write(f"manifest-{key}", path, data, new=there is None)
+            self.identities[key] = identity(info)
 
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
@@ -179,7 +236,9 @@ class Store:
             StoreError: too little free space for the rest, or the store cannot be written.
         """
         paths = (self._partial(sha256, "part"), self._partial(sha256, "json"), self.path(sha256))
-        return PartWriter.open(paths, sha256, size)
+        part = PartWriter.open(paths, sha256, size)
+        part.on_commit = self._committed
+        return part
 
     def part_size(self, sha256: str) -> int:
         """Return how many bytes of a blob an earlier run left."""
@@ -205,16 +264,23 @@ class Store:
                 hint="run the command again",
                 context={"path": self.path(sha256)},
             )
-        with files.store_errors(destination):
+        with files.store_errors(destination), open_regular(stored.path) as file:
+            known = self.noted(sha256, identity(os.fstat(file.fileno())))
             files.link_or_copy(stored.path, destination, stored.size)
+            if known:  # a new link changes the identity of the file, not its bytes
+                self.note(sha256, os.fstat(file.fileno()))
 
-    def _write(self, key: str, path: str, data: bytes, *, new: bool) -> None:
+    def _committed(self, sha256: str, info: os.stat_result) -> None:
+        self.note(sha256, info)
+        self.notes.flush()  # others may wait for this blob: they need not hash it again
+
+    def _write(self, key: str, path: str, data: bytes, *, new: bool) -> os.stat_result:
         with files.store_errors(path):
-            if new and files.write_new(path, data, sync=self.sync_documents):
-                return
+            if new and (info := files.write_new(path, data, sync=self.sync_documents)):
+                return info
         with self._wait_lock(key), files.store_errors(path):
             files.require_space(path, len(data))
-            files.write_atomic(self._partial(key, "part"), path, data, sync=self.sync_documents)
+            return files.write_atomic(self._partial(key, "part"), path, data, sync=self.sync_documents)
 
     @contextlib.contextmanager
     def _wait_lock(self, key: str) -> Iterator[None]:
@@ -260,6 +326,7 @@ class PartWriter:
         self.resumed = False  # True when the bytes come from more than one response
         self.info: PartInfo | None = None
         self.done = False  # True when the blob is visible under its digest
+        self.on_commit: Callable[[str, os.stat_result], None] | None = None
         self._kept = False  # True when the sidecar is on disk
         self._stale = False  # True when it is not what it should say
         self._hash = hashlib.sha256()
@@ -381,9 +448,12 @@ class PartWriter:
             os.fsync(self._handle)
             files.rename(self._part, self._final)
             files.make_read_only(self._handle)
+            info = os.fstat(self._handle)
             self.close()
             self._forget_sidecar()
             self.done = True
+        if self.on_commit is not None:
+            self.on_commit(self.sha256, info)
         return self._final
 
     def close(self) -> None:

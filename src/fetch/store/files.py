@@ -99,6 +99,14 @@ def stat_or_none(path: str) -> os.stat_result | None:
         return None
 
 
+def state_or_none(path: str) -> os.stat_result | None:
+    """Return the state of a file, None when it cannot be seen."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
 def size_or_none(path: str) -> int | None:
     """Return the size of a file in bytes, None when it cannot be seen."""
     try:
@@ -112,6 +120,15 @@ def read_or_none(path: str) -> bytes | None:
     try:
         with open_regular(path) as file:
             return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_and_stat(path: str) -> tuple[bytes, os.stat_result] | None:
+    """Return the bytes of a small file and the state of the very file that they come from, None without one."""
+    try:
+        with open_regular(path) as file:
+            return file.read(), os.fstat(file.fileno())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -142,8 +159,8 @@ def same_file(descriptor: int, path: str) -> bool:
 
 def write_atomic(
     temporary: str, path: str, data: bytes | bytearray, *, sync: bool = True, read_only: bool = True
-) -> None:
-    """Write `data` to `temporary`, sync it, and rename it to `path`, read-only.
+) -> os.stat_result:
+    """Write `data` to `temporary`, sync it, rename it to `path`, read-only, and return the state of the file.
 
     The caller holds the lock of `temporary`.
     """
@@ -160,6 +177,7 @@ def write_atomic(
             make_read_only(
                 descriptor
             )  # after the rename: a crash must not leave a part that cannot be opened
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
 
@@ -173,14 +191,14 @@ def rename(source: str, target: str) -> None:
         os.replace(source, target)
 
 
-def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
+def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> os.stat_result | None:
     """Make the file `path` at once, read-only, from a file without a name: a crash leaves nothing behind.
 
-    Returns False, and makes nothing, when `path` exists or the system has no such files.
+    Returns the state of the file; None, and makes nothing, when `path` exists or the system has no such files.
     """
     directory = os.path.dirname(path)
     if not _ANONYMOUS:
-        return False
+        return None
     flags = os.O_WRONLY | os.O_CLOEXEC | _ANONYMOUS
     try:
         try:
@@ -190,7 +208,7 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
             descriptor = os.open(directory, flags, READ_ONLY)
     except OSError as error:
         if error.errno in _NO_ANONYMOUS:
-            return False
+            return None
         raise
     try:
         view = memoryview(data)
@@ -203,11 +221,11 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> bool:
             os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
         except OSError as error:
             if error.errno in _NO_ANONYMOUS or isinstance(error, FileExistsError | FileNotFoundError):
-                return False
+                return None
             raise
+        return os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    return True
 
 
 def link_or_copy(source: str, destination: str, size: int) -> None:

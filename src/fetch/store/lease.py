@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import threading
 import time
 
@@ -59,7 +58,7 @@ def try_lease(path: str) -> Lease | None:
             _take_away(path)
             continue
         with open(descriptor, "w") as file:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+            json.dump({"host": os.uname().nodename, "pid": os.getpid()}, file)
         return Lease(path)
     return None
 
@@ -70,7 +69,7 @@ def _stale(path: str) -> bool:
             return True
         with open(path) as file:
             holder = json.load(file)
-        if holder["host"] != socket.gethostname():
+        if holder["host"] != os.uname().nodename:
             return False
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:

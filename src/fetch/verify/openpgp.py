@@ -9,6 +9,7 @@ handed to the verifier.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -133,6 +134,13 @@ class Keyring:
             found[fingerprint] = certificate
         return Keyring(MappingProxyType(found), self.problems + other.problems)
 
+    def digest(self) -> str:
+        """Return what changes with every fact about a trusted key: a sha256 of all certificates."""
+        found = hashlib.sha256()
+        for fingerprint in sorted(self.certificates):
+            found.update(hashlib.sha256(bytes(self.certificates[fingerprint].cert)).digest())
+        return found.hexdigest()
+
     def find(self, issuer: str) -> tuple[Certificate, Component] | None:
         """Return the certificate and key that an issuer fingerprint or key id means, or None."""
         for certificate in self.certificates.values():
@@ -157,13 +165,14 @@ class Verified:
     """A text whose signature is good.
 
     `fingerprint` is of the primary key, `signing_key` of the key or subkey that signed, both upper-case.
-    `created` is the time of signing, Unix seconds.
+    `created` is the time of signing, `expires` when the signature or one of its keys does (None: never); Unix seconds.
     """
 
     text: bytes
     fingerprint: str
     signing_key: str
     created: float
+    expires: float | None = None
 
 
 def is_signed(data: bytes) -> bool:
@@ -217,7 +226,14 @@ def verify_cleartext(
         _refuse(what, f"does not fit its signature by {key.fingerprint}: it was changed after signing")
     if result.bytes != parts.text or len(result.valid_sigs) != 1:
         _refuse(what, "does not equal the text that was signed")
-    return Verified(parts.text, certificate.info.fingerprint, key.fingerprint, signature.created or 0.0)
+    ends = [end for end in (certificate.info.expires, key.expires, signature.expires) if end is not None]
+    return Verified(
+        parts.text,
+        certificate.info.fingerprint,
+        key.fingerprint,
+        signature.created or 0.0,
+        min(ends, default=None),
+    )
 
 
 def split_cleartext(data: bytes, *, what: str) -> Cleartext:

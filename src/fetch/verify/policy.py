@@ -53,21 +53,24 @@ class SignaturePolicy:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedText:
-    """A document that meets its policy: the `text` without signature, the primary key's fingerprint."""
+    """A document that meets its policy: the `text` without signature, the primary key's fingerprint, and when the
+    signature or a key of it expires (Unix seconds, None for never)."""
 
     text: bytes
     signature: SignatureState
     key: str | None
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedManifest:
-    """A manifest that meets its policy; `text` is what was parsed, `key` a primary key's fingerprint."""
+    """A manifest that meets its policy; `text` is what was parsed, the others are those of `VerifiedText`."""
 
     manifest: Manifest
     text: bytes
     signature: SignatureState
     key: str | None
+    expires: float | None = None
 
 
 def apply(
@@ -89,7 +92,7 @@ def apply(
     """
     verified = check_signature(policy, data, keyring, what=what, now=now, mirror=mirror)
     manifest = parse_manifest(verified.text, what=what)
-    return VerifiedManifest(manifest, verified.text, verified.signature, verified.key)
+    return VerifiedManifest(manifest, verified.text, verified.signature, verified.key, verified.expires)
 
 
 def check_signature(
@@ -108,7 +111,7 @@ def check_signature(
     if not len(keyring):
         raise _no_keys(keyring, what, mirror)
     verified = verify_cleartext(data, keyring, pinned=policy.pinned, what=what, now=now)
-    return VerifiedText(verified.text, "good", verified.fingerprint)
+    return VerifiedText(verified.text, "good", verified.fingerprint, verified.expires)
 
 
 def _unsigned(what: str, mirror: str) -> SignatureMissingError:
