@@ -106,6 +106,33 @@ def gzip_index(mirror: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes()))
 
 
+def misdescribe(mirror: Path) -> None:
+    """Let the index, whose digests are right, describe another build of a zlib than is there."""
+    path = index_blob(mirror)
+    index = json.loads(path.read_text())
+    for record in index["database"]["installs"].values():
+        if record["spec"]["name"] == "zlib":
+            record["spec"]["parameters"]["shared"] = "none"
+            break
+    publish_index(mirror, json.dumps(index, separators=(",", ":")).encode())
+
+
+def damage_record(mirror: Path) -> None:
+    data = index_blob(mirror).read_bytes()
+    at = data.index(b'"name":"zlib","version":"') + len(b'"name":"zlib","version":"')
+    publish_index(mirror, data[:at] + b"/" + data[at:])
+
+
+def publish_index(mirror: Path, data: bytes) -> None:
+    old, digest = index_blob(mirror), hashlib.sha256(data).hexdigest()
+    (mirror / "blobs/sha256" / digest[:2]).mkdir(exist_ok=True)
+    (mirror / "blobs/sha256" / digest[:2] / digest).write_bytes(data)
+    manifest = json.loads((mirror / INDEX).read_text())
+    manifest["data"][0].update(checksum=digest, contentLength=len(data))
+    (mirror / INDEX).write_text(json.dumps(manifest))
+    old.unlink()
+
+
 def drop_key(mirror: Path) -> None:
     next(mirror.glob("v3/manifests/key/*.key.manifest.json")).unlink()
 
@@ -136,6 +163,7 @@ DAMAGE: dict[Callable[[Path], None], tuple[str, set[str]]] = {
     flip_index: ("index", {"digest-mismatch"}),
     drop_index_blob: ("index", {"not-found"}),
     gzip_index: ("index", {"size-mismatch"}),
+    misdescribe: ("zlib", {"binding-mismatch"}),
     drop_key: ("key", {"not-found"}),
     flip_key: ("key", {"digest-mismatch"}),
     damage_layout: ("layout", {"bad-format"}),
@@ -196,6 +224,14 @@ def test_damage_is_repaired_from_another_mirror(
             assert (mirror / path).read_bytes() == data, path
     held = json.loads(index_blob(mirror).read_bytes())["database"]["installs"]
     assert held == json.loads(index_blob(Path(MIRROR)).read_bytes())["database"]["installs"]
+
+
+def test_an_index_record_that_cannot_be_read_is_named_and_written_anew(cli: Cli, mirror: Path) -> None:
+    damage_record(mirror)
+    done = verify(cli, mirror)
+    assert {(p["name"], p["what"]) for p in done.json["problems"]} >= {("index", "bad-format")}
+    done = verify(cli, mirror, "--repair", "--from", MIRROR)
+    assert done.code == 0, done.out
 
 
 def test_repair_fetches_only_what_is_damaged(cli: Cli, mirror: Path) -> None:

@@ -43,6 +43,7 @@ FETCH_MAY_IMPORT = (
     "resolver.spec",
     "resolver.targets",
     "resolver.index.readers",
+    "resolver.index.splitter",
     "resolver.index.writer",
 )
 #: Where the resolver meets the machine.

@@ -1,8 +1,8 @@
 """The audit of a mirror: every manifest, signature, blob, binding, key, index entry and closure.
 
-A directory is listed and hashed in worker threads; of a URL, which cannot be listed, the index says what must be
-there. Damage is a problem; what only takes space or waits for an index (a blob that nothing names, a manifest that
-the index does not list yet) is a note.
+A directory is listed and hashed, by several processes when it has many packages; of a URL, which cannot be listed, the
+index says what must be there. Damage is a problem; what only takes space or waits for an index (a blob that nothing
+names, a manifest that the index does not list yet) is a note.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ from ...errors import (
     TruncatedError,
     UsageError,
 )
-from ...regular import open_descriptor, open_regular
+from ...regular import open_regular
 from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
@@ -37,18 +36,18 @@ from ...resolver.index.readers.manifest import (
     parse_manifest,
     spec_manifest_path,
 )
-from ...resolver.index.readers.nodes import node_from_dict, specfile_of_database
 from ...resolver.index.readers.v2 import HASH as V2_HASH
 from ...resolver.index.readers.v2 import INDEX as V2_INDEX
 from ..transports import scheme_of
 from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
-from ..verify.binding import read_spec_root
 from ..verify.openpgp import Keyring
-from ..verify.policy import apply
-from .destination import OWN, list_blobs, list_manifests, list_other_manifests
+from .destination import OWN, blob_names, list_manifests, list_other_manifests
+from .examine import Checked, Examiner, Found, Rules, compare_blob, told
 from .inventory import each
 from .plan import Problem
+from .records import Records
+from .workers import ENOUGH, cores, examine_in_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +60,8 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..transports import Head
     from ..transports.threads import Abort
+    from .examine import Item, Wrong
 
-#: Bytes. Hashing a larger blob is worth a change of threads.
-LARGE = 256 << 10
 INDEX_LIMIT = 8 << 30
 
 
@@ -111,16 +109,6 @@ class VerifyReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One manifest: its path, the package that it is about as far as known, blobs (sha256 -> size), errors."""
-
-    path: str
-    identity: tuple[str, str, str] | None
-    blobs: Mapping[str, int]
-    errors: tuple[tuple[str, CachefetchError], ...]
-
-
 async def verify_mirror(session: Session, source: Source) -> VerifyReport:
     """Audit the mirror of `source` under its policy.
 
@@ -165,29 +153,29 @@ class Audit:
         self.problems: list[Problem] = []
         self.notes: dict[str, int] = {}
         self.named: dict[str, int] = {}
-        self.nodes: dict[str, Node] = {}
+        self.records = Records.none()
         self.held: set[str] = set()
+        self.external: set[str] = set()
+        self.found = Found()
         self.index_good = True
         self.absent: list[tuple[str, str, str] | None] = []
+        self._users: dict[str, list[str]] | None = None
 
     async def run(self) -> VerifyReport:
         """Do it."""
         has_index = await self._index()
         paths = await self._paths(has_index)
-        checked = await self._packages(paths)
-        for one in checked:
-            self.named.update(one.blobs)
-        damaged = [one for one in checked if one.errors]
-        for one in damaged:
-            self._report(one)
+        there = {self._hash_in(path): path for path in paths}
+        await self._examine(self._items(paths, there))
+        self._judge()
         if has_index:
-            self._entries({self._hash_in(path) for path in paths})
+            self._entries(set(there))
             self._closure()
         await self._keys()
         await self._layout()
         if self.local is not None:
             self._orphans(paths)
-        identities = [self._identity(one) for one in damaged] + self.absent
+        identities = [self._identity(one) for one in self.found.odd if one.wrong] + self.absent
         return VerifyReport(
             len(paths),
             len(self.named),
@@ -227,28 +215,25 @@ class Audit:
         )
 
     def _read_index(self, body: bytes) -> None:
-        try:
-            database = json.loads(body)["database"]
-            specfile = specfile_of_database(database["version"])
-            installs = list(database["installs"].items())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FormatError(f"the index is not a Spack database: {error!r:.100}") from None
-        for hash_, record in installs:
-            try:
-                node = node_from_dict(record["spec"], hash=hash_, specfile=specfile)
-            except (CachefetchError, KeyError, TypeError) as error:
-                self.problems.append(
-                    Problem(hash_, "index", "bad-format", f"index record: {error}", (), self.index_path)
-                )
-                continue
-            self.nodes[hash_] = node
-            if record.get("in_buildcache") is True and node.external is None:
-                self.held.add(hash_)
+        self.records = Records(body)
+
+    def _judge(self) -> None:
+        """Report what was found about packages and index records, and settle what the mirror holds."""
+        found = self.found
+        found.odd.sort(key=lambda one: (one.path, one.hash))
+        self.named.update(found.named)
+        self.external = {one.hash for one in found.odd if one.external}
+        unusable = self.external | {one.hash for one in found.odd if not one.record}
+        self.held = {hash_ for hash_ in self.records if self.records.is_binary(hash_)} - unusable
+        for one in found.odd:
+            if one.wrong:
+                self._report(one)
 
     def _entries(self, present: set[str]) -> None:
         """Compare the index with the manifests that are there."""
         for hash_ in sorted(self.held - present):
-            node = self.nodes[hash_]
+            node = self.records.node(hash_)
+            assert node is not None, "a record that cannot be read is not held"
             path = self._path_of(node)
             self.absent.append((node.name, node.version, hash_))
             self._problem(hash_, node.name, "not-found", f"{path} does not exist, the index lists it", path)
@@ -256,18 +241,16 @@ class Audit:
 
     def _closure(self) -> None:
         """Every link and run dependency of what is held must be held, or external; other edges must be records."""
+        damaged = {one.hash for one in self.found.odd if not one.record}
         dangling = 0
-        lacking: set[str] = set()
-        for hash_ in self.held:
-            for edge in self.nodes[hash_].edges:
-                node = self.nodes.get(edge.hash)
-                dangling += node is None
-                absent = node is None or (edge.hash not in self.held and node.external is None)
-                if edge.in_closure and absent and edge.hash not in lacking:
-                    lacking.add(edge.hash)
-                    message = f"the mirror does not hold {edge.name}/{edge.hash[:7]}"
-                    self._problem(edge.hash, edge.name, "incomplete", message)
-                    self.absent.append((node.name, node.version, edge.hash) if node else None)
+        for hash_, target in sorted(self.found.targets.items()):
+            is_record = hash_ in self.records and hash_ not in damaged
+            dangling += 0 if is_record else target.edges
+            if target.in_closure and hash_ not in self.held and hash_ not in self.external:
+                message = f"the mirror does not hold {target.name}/{hash_[:7]}"
+                self._problem(hash_, target.name, "incomplete", message)
+                node = self.records.node(hash_)
+                self.absent.append((node.name, node.version, hash_) if node else None)
         self.notes["dangling"] = dangling
 
     # --- packages --------------------------------------------------------------------------------------------------
@@ -277,8 +260,12 @@ class Audit:
             return sorted((await to_thread.run_sync(list_manifests, self.local)).values())
         if not has_index:
             return []
-        nodes = [self.nodes[hash_] for hash_ in self.held]
-        return sorted(map(self._path_of, nodes))
+        return sorted(map(self._path_of, self._binaries()))
+
+    def _binaries(self) -> list[Node]:
+        """Return the nodes that the index lists as here; one that cannot be read is reported in its place."""
+        nodes = [self.records.node(hash_) for hash_ in self.records if self.records.is_binary(hash_)]
+        return [node for node in nodes if node is not None and node.external is None]
 
     def _path_of(self, node: Node) -> str:
         return spec_manifest_path(node.name, node.version, node.hash)
@@ -289,95 +276,103 @@ class Audit:
             path = path.removesuffix(suffix)
         return path[-32:]
 
-    async def _packages(self, paths: Sequence[str]) -> list[Checked]:
-        if self.local is None:
-            found, errors = await each(paths, self._remote, self.session.limits.blob_connections)
-            for number, error in errors.items():
-                found[number] = Checked(paths[number], None, {}, ((paths[number], error),))
-            return [found[number] for number in sorted(found)]
-        return await run_abortable(lambda abort: self._local(abort, paths))
+    def _items(self, paths: Sequence[str], there: Mapping[str, str]) -> list[Item]:
+        """Return what is to be looked at: the packages with their index records, then the other records."""
+        records = self.records
+        hashes = [self._hash_in(path) for path in paths]
+        items = [
+            (path, hash_, records.text(hash_), records.is_binary(hash_))
+            for path, hash_ in zip(paths, hashes, strict=True)
+        ]
+        return items + [
+            ("", hash_, records.text(hash_), records.is_binary(hash_))
+            for hash_ in records
+            if hash_ not in there
+        ]
 
-    def _local(self, abort: Abort, paths: Sequence[str]) -> list[Checked]:
-        """Check packages of a directory: the small work in this thread, the hashing of large blobs beside it.
-
-        Small files are bound by Python: more threads would only hand its lock to and fro.
-        """
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            try:
-                started = []
-                for path in paths:
-                    if abort.set:
-                        raise Aborted
-                    started.append(self._one_local(path, pool))
-                return [one.result() if isinstance(one, Future) else one for one in started]
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-
-    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Checked | Future[Checked]:
-        errors: list[tuple[str, CachefetchError]] = []
-        identity = None
-        try:
-            data = read_up_to(f"{self.local}/{path}", self.session.limits.manifest_bytes)
-            spec, tarball = self._refs(data, path)
-        except (OSError, CachefetchError) as error:
-            return Checked(path, None, {}, ((path, ours(error, path)),))
-        try:
-            blob = read_up_to(f"{self.local}/{spec.path}", self.session.limits.spec_blob_bytes)
-            identity = _bound(blob, spec, path)
-        except BindingError as error:
-            errors.append((path, error))
-        except (OSError, CachefetchError) as error:
-            errors.append((spec.path, ours(error, spec.path)))
-        blobs = {spec.sha256: spec.size, tarball.sha256: tarball.size}
-
-        def finish() -> Checked:
-            try:
-                size, digest = hash_file(f"{self.local}/{tarball.path}", tarball.size)
-                _compare(digest, size, tarball)
-            except (OSError, CachefetchError) as error:
-                errors.append((tarball.path, ours(error, tarball.path)))
-            return Checked(path, identity, blobs, tuple(errors))
-
-        return pool.submit(finish) if tarball.size > LARGE else finish()
-
-    async def _remote(self, number: int, path: str) -> Checked:
-        errors: list[tuple[str, CachefetchError]] = []
-        identity = None
-        data = await self.session.document(
-            self.source, join(self.source.url, path), self.session.limits.manifest_bytes, number + 1
+    async def _examine(self, items: Sequence[Item]) -> None:
+        if self.local is not None:
+            await run_abortable(lambda abort: self._local(abort, items))
+            return
+        examiner = self._examiner()
+        for item in items:
+            if not item[0]:
+                examiner.examine(item)
+        remote = [item for item in items if item[0]]
+        _, errors = await each(
+            remote,
+            lambda number, item: self._remote(examiner, number, item),
+            self.session.limits.blob_connections,
         )
-        spec, tarball = self._refs(data, path)
+        for number, error in errors.items():
+            path, hash_, text, binary = remote[number]
+            examiner.examine(("", hash_, text, binary))
+            examiner.found.odd.append(Checked(path, hash_, None, (told(error, path),)))
+        self.found = examiner.found
+
+    def _examiner(self) -> Examiner:
+        source, limits = self.source, self.session.limits
+        rules = Rules(
+            self.local or "",
+            source.policy,
+            source.mirror,
+            self.session.clockwork.now(),
+            limits.manifest_bytes,
+            limits.spec_blob_bytes,
+            self.index_path,
+            self.records.specfile,
+        )
+        return Examiner(rules, source.keyring)
+
+    def _local(self, abort: Abort, items: Sequence[Item]) -> None:
+        """Look at packages of a directory: many in several processes, few here, their large blobs in threads."""
+        examiner = self._examiner()
+        if len(items) >= ENOUGH and cores() > 1:
+            examine_in_processes(examiner, self.source.keyring, items, abort)
+        else:
+            with ThreadPoolExecutor(cores()) as pool:
+                try:
+                    started = []
+                    for item in items:
+                        if abort.set:
+                            raise Aborted
+                        started.append(examiner.examine(item, pool))
+                    for one in started:
+                        if one is not None:
+                            one.result()
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+        self.found = examiner.found
+
+    async def _remote(self, examiner: Examiner, number: int, item: Item) -> None:
+        path, limits = item[0], self.session.limits
+        data = await self.session.document(
+            self.source, join(self.source.url, path), limits.manifest_bytes, number + 1
+        )
+        spec, tarball = examiner.refs(data, path)
+        wrong: list[Wrong] = []
+        blob = None
         try:
-            identity = _bound(await self._blob(spec, self.session.limits.spec_blob_bytes), spec, path)
+            blob = await self._blob(spec, limits.spec_blob_bytes)
         except CachefetchError as error:
-            errors.append((spec.path, error))
+            wrong.append(told(error, spec.path))
         try:
             await self._hash_remote(tarball)
         except CachefetchError as error:
-            errors.append((tarball.path, error))
-        return Checked(path, identity, {spec.sha256: spec.size, tarball.sha256: tarball.size}, tuple(errors))
-
-    def _refs(self, data: bytes, path: str) -> tuple[BlobRef, BlobRef]:
-        """Return spec and tarball of a manifest that meets the policy."""
-        source, now = self.source, self.session.clockwork.now()
-        what = path.rpartition("/")[2]
-        manifest = apply(
-            source.policy, data, source.keyring, what=what, now=now, mirror=source.mirror
-        ).manifest
-        return manifest.spec(), manifest.tarball()
+            wrong.append(told(error, tarball.path))
+        examiner.conclude_remote(item, spec, tarball, blob, wrong)
 
     def _report(self, one: Checked) -> None:
-        hash_ = self._hash_in(one.path)
-        node = self.nodes.get(hash_)
-        name = node.name if node else one.identity[0] if one.identity else one.path.split("/")[-2]
-        for path, error in one.errors:
-            self._problem(hash_, name, error.code, error.message, path)
+        name = self.records.name(one.hash)
+        if not name and one.path:
+            name = one.identity[0] if one.identity else one.path.split("/")[-2]
+        for path, code, message in one.wrong:
+            self._problem(one.hash, name if one.record else "index", code, message, path)
 
     def _identity(self, one: Checked) -> tuple[str, str, str] | None:
         """Return (name, version, hash) of a damaged package: the index knows, where the document does not."""
-        hash_ = self._hash_in(one.path)
-        node = self.nodes.get(hash_)
+        node = self.records.node(one.hash)
         if node is not None:
             return node.name, node.version, node.hash
         return one.identity
@@ -386,9 +381,13 @@ class Audit:
         self.problems.append(Problem(hash_, name, what, message, self._needed_by(hash_), path))
 
     def _needed_by(self, hash_: str) -> tuple[str, ...]:
-        nodes = (self.nodes[held] for held in self.held)
-        users = [n for n in nodes if any(e.hash == hash_ and e.in_closure for e in n.edges)]
-        return tuple(sorted(f"{n.name}@{n.version}/{n.hash[:7]}" for n in users))
+        if self._users is None:  # the first damage: all records are decoded once
+            self._users = {}
+            for node in filter(None, map(self.records.node, self.held)):
+                label = f"{node.name}@{node.version}/{node.hash[:7]}"
+                for needed in {edge.hash for edge in node.closure_edges()}:
+                    self._users.setdefault(needed, []).append(label)
+        return tuple(sorted(self._users.get(hash_, ())))
 
     # --- keys and leftovers ----------------------------------------------------------------------------------------
 
@@ -447,8 +446,7 @@ class Audit:
             except (OSError, CachefetchError):
                 continue  # reported where it is needed
             self.named.update({ref.sha256: ref.size for ref in refs})
-        there = list_blobs(self.local)
-        self.notes["unnamed_blobs"] = len(there.keys() - self.named.keys())
+        self.notes["unnamed_blobs"] = sum(name not in self.named for name in blob_names(self.local))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -459,12 +457,12 @@ class Audit:
         if ref.size > limit:
             raise FormatError(f"{ref.path} has {ref.size} bytes, more than the limit of {limit}")
         data = await self.session.blob(self.source, join(self.source.url, ref.path), ref.size, 0)
-        _compare(hashlib.sha256(data).hexdigest(), len(data), ref)
+        compare_blob(hashlib.sha256(data).hexdigest(), len(data), ref)
         return data
 
     async def _hash_remote(self, ref: BlobRef) -> None:
         found = await self._hash(join(self.source.url, ref.path))
-        _compare(found.digest.hexdigest(), found.size, ref)
+        compare_blob(found.digest.hexdigest(), found.size, ref)
 
     async def _hash(self, url: str) -> _Hashing:
         """Hash a large blob without keeping it."""
@@ -499,76 +497,6 @@ class _Hashing:
 
     def end(self) -> None:
         """Nothing is left to do."""
-
-
-class _Buffer(threading.local):
-    """A buffer for each worker thread: a new one for each small file costs more than hashing it."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(1 << 20))
-
-
-_BUFFER = _Buffer()
-
-
-def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
-    """Return size and sha256 of a file; one that has not `size` bytes is not read, and has the digest of nothing."""
-    descriptor = open_descriptor(path)
-    try:
-        found, digest = os.fstat(descriptor).st_size, hashlib.sha256()
-        if size in (None, found):
-            view, left = _BUFFER.view, found
-            while left > 0 and (got := os.readv(descriptor, [view])):
-                digest.update(view[:got])
-                left -= got
-    finally:
-        os.close(descriptor)
-    return found, digest.hexdigest()
-
-
-def read_up_to(path: str, limit: int) -> bytes:
-    """Return a small file, or as much of it as shows that it is too large."""
-    descriptor = open_descriptor(path)
-    try:
-        view = _BUFFER.view
-        got = os.readv(descriptor, [view])
-        if got < len(view):  # the usual case, in one call
-            return bytes(view[: min(got, limit + 1)])
-        parts, left = [bytes(view[:got])], limit + 1 - got
-        while left > 0 and (data := os.read(descriptor, min(left, 1 << 20))):
-            parts.append(data)
-            left -= len(data)
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
-
-
-def _compare(digest: str, size: int, ref: BlobRef) -> None:
-    context = {"file": ref.path}
-    if size != ref.size:
-        raise TruncatedError(
-            f"{ref.path} has {size} bytes, its manifest promises {ref.size}", context=context
-        )
-    if digest != ref.sha256:
-        raise DigestError(f"{ref.path} has sha256 {digest}", context=context)
-
-
-def _bound(data: bytes, ref: BlobRef, path: str) -> tuple[str, str, str]:
-    """Return (name, version, hash) of a spec document, whose manifest must stand where they say."""
-    root = read_spec_root(data, ref, what=ref.path)
-    if spec_manifest_path(root.name, root.version, root.hash) != path:
-        raise BindingError(f"{path} is the manifest of {root.name}@{root.version}/{root.hash}")
-    return root.name, root.version, root.hash
-
-
-def ours(error: Exception, path: str) -> CachefetchError:
-    """Return our error for what went wrong with a file."""
-    if isinstance(error, CachefetchError):
-        return error
-    if isinstance(error, FileNotFoundError):
-        return NotFoundError(f"{path} does not exist")
-    assert isinstance(error, OSError)
-    return NotFoundError(f"{path} cannot be read: {error.strerror}")
 
 
 def wanted_repairs(report: VerifyReport) -> Iterable[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from anyio import to_thread
 
@@ -19,20 +20,26 @@ from ...resolver.index.readers.places import (
 )
 from ...resolver.index.readers.v2 import HASH, INDEX, KEYS
 from ..transports.file import local_path
+from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node, parse_spec
 from ..verify.openpgp import Keyring
 from ..verify.policy import check_signature
 from ..verify.specfile import tarball_digest
 from .build_cache import BuildCache, check_place
-from .check import INDEX_LIMIT, LARGE, Audit, Checked, hash_file, ours, read_up_to
+from .check import INDEX_LIMIT, Audit
+from .examine import LARGE, Checked, hash_file, read_up_to, told
+from .inventory import each
 from .plan import Problem
+from .workers import cores
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from ...resolver.model import Node
+    from ..transports.threads import Abort
+    from .examine import Item, Wrong
 
 
 class BuildCacheAudit(Audit):
@@ -75,11 +82,11 @@ class BuildCacheAudit(Audit):
         if self.local is not None:
             listing = await to_thread.run_sync(BuildCache(self.local).listing)
             return sorted(listing.manifests.values())
-        return sorted(self._path_of(self.nodes[hash_]) for hash_ in self.held) if has_index else []
+        return sorted(map(self._path_of, self._binaries())) if has_index else []
 
     def _path_of(self, node: Node) -> str:
         """Return the path of a node's spec file: the signed one where the policy needs it."""
-        stem = build_cache_stem(node, recorded_compiler(node, self.nodes.get))
+        stem = build_cache_stem(node, recorded_compiler(node, self.records.node))
         return build_cache_spec_files(stem)[self.source.policy.mode == "none"]
 
     def _read(self, data: bytes, path: str) -> tuple[tuple[str, str, str], str, str]:
@@ -96,44 +103,85 @@ class BuildCacheAudit(Audit):
         document = parse_spec(text, what=path)
         root = document.root
         nodes = {node.hash: node for node in document.nodes}
-        compiler = recorded_compiler(root, lambda hash_: self.nodes.get(hash_) or nodes.get(hash_))
+        compiler = recorded_compiler(root, lambda hash_: self.records.node(hash_) or nodes.get(hash_))
         check_place(document, compiler, path)
-        if root.hash in self.nodes:
-            check_index_node(document, self.nodes[root.hash], what=path)
+        indexed = self.records.node(root.hash)
+        if indexed is not None:
+            check_index_node(document, indexed, what=path)
         identity = (root.name, root.version, root.hash)
         return identity, build_cache_tarball(root, compiler), tarball_digest(document, what=path)
 
-    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Checked | Future[Checked]:
+    async def _examine(self, items: Sequence[Item]) -> None:
+        examiner = self._examiner()
+
+        def records() -> None:
+            for _, hash_, text, binary in items:
+                examiner.examine(("", hash_, text, binary))
+
+        await to_thread.run_sync(records)
+        self.found = examiner.found
+        paths = [item[0] for item in items if item[0]]
+        if self.local is not None:
+            await run_abortable(lambda abort: self._all_local(abort, paths))
+            return
+        _, errors = await each(paths, self._remote_one, self.session.limits.blob_connections)
+        for number, error in errors.items():
+            self._wrong(paths[number], None, told(error, paths[number]))
+
+    def _all_local(self, abort: Abort, paths: Sequence[str]) -> None:
+        with ThreadPoolExecutor(cores()) as pool:
+            try:
+                started = []
+                for path in paths:
+                    if abort.set:
+                        raise Aborted
+                    started.append(self._one_local(path, pool))
+                for one in started:
+                    if one is not None:
+                        one.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Future[None] | None:
         try:
             data = read_up_to(f"{self.local}/{path}", MAX_SPEC_BLOB_SIZE)
             identity, tarball, sha256 = self._read(data, path)
             size = os.path.getsize(f"{self.local}/{tarball}")
         except FileNotFoundError as error:
             lost = str(error.filename).removeprefix(f"{self.local}/")
-            return Checked(path, None, {}, ((lost, NotFoundError(f"{lost} does not exist")),))
+            self._wrong(path, None, told(error, lost))
+            return None
         except (OSError, CachefetchError) as error:
-            return Checked(path, None, {}, ((path, ours(error, path)),))
-        blobs = {path: len(data), tarball: size}
+            self._wrong(path, None, told(error, path))
+            return None
+        self.found.named.update({path: len(data), tarball: size})
 
-        def finish() -> Checked:
+        def finish() -> None:
             try:
                 _, found = hash_file(f"{self.local}/{tarball}")
                 _compare(tarball, found, sha256)
             except (OSError, CachefetchError) as error:
-                return Checked(path, identity, blobs, ((tarball, ours(error, tarball)),))
-            return Checked(path, identity, blobs, ())
+                self._wrong(path, identity, told(error, tarball))
 
-        return pool.submit(finish) if size > LARGE else finish()
+        if size > LARGE:
+            return pool.submit(finish)
+        finish()
+        return None
 
-    async def _remote(self, number: int, path: str) -> Checked:
+    def _wrong(self, path: str, identity: tuple[str, str, str] | None, wrong: Wrong) -> None:
+        self.found.odd.append(Checked(path, self._hash_in(path), identity, (wrong,)))
+
+    async def _remote_one(self, number: int, path: str) -> None:
         data = await self._spec_file(path, number + 1)
         identity, tarball, sha256 = self._read(data, path)
+        self.found.named[path] = len(data)
         try:
             found = await self._hash(join(self.source.url, tarball))
+            self.found.named[tarball] = found.size
             _compare(tarball, found.digest.hexdigest(), sha256)
         except CachefetchError as error:
-            return Checked(path, identity, {path: len(data)}, ((tarball, error),))
-        return Checked(path, identity, {path: len(data), tarball: found.size}, ())
+            self._wrong(path, identity, told(error, tarball))
 
     async def _spec_file(self, path: str, transfer: int) -> bytes:
         """Read a spec file; without a policy the unsigned one may be a signed one."""

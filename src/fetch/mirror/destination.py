@@ -297,6 +297,17 @@ def list_blobs(mirror: str) -> dict[str, int]:
     return found
 
 
+def blob_names(mirror: str) -> Iterator[str]:
+    """Yield the sha256 of every blob file, as `list_blobs` sees them, without looking at the files themselves."""
+    base = os.path.join(mirror, "blobs", "sha256")
+    with files.store_errors(base):
+        for prefix in _names(base):
+            if len(prefix) == 2:
+                for name in _names(os.path.join(base, prefix)):
+                    if len(name) == 64 and name.startswith(prefix):
+                        yield name
+
+
 def seal(mirror: str) -> str:
     """Return a digest of the names and sizes of all blobs and of the names of all spec manifests.
 

@@ -257,7 +257,7 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
         hash_ = stem[-32:]
         if hash_ in held or hash_ in listed:
             held.add(hash_)
-        elif found := _from_document(to, path):
+        elif found := nodes_of_document(to, path):
             nodes.update(found)
             held.add(hash_)
         else:
@@ -266,7 +266,7 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
         found = lookup(hash_) or nodes.get(hash_)
         if found is None and hash_ in held and hash_ in manifests:
-            nodes.update(_from_document(to, manifests[hash_]))
+            nodes.update(nodes_of_document(to, manifests[hash_]))
             found = nodes.get(hash_)
         return found
 
@@ -309,7 +309,7 @@ def _index_digest(to: Destination) -> str | None:
         return None
 
 
-def _from_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
+def nodes_of_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Return the nodes of a package's own spec document, {} when manifest or blobs are not right."""
     try:
         data = to.read_file(path) or b""

@@ -8,19 +8,23 @@ from ...errors import UsageError
 from ..model import Source, Wanted
 from .check import wanted_repairs
 from .check_build_cache import is_build_cache
-from .destination import Destination, locked
-from .execute import How, Sync, read_own_index
+from .destination import Destination, list_manifests, locked
+from .execute import How, Sync, nodes_of_document, read_own_index
 from .inventory import stem_of
 from .journal import Journal
 from .plan import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
+    from ...resolver.index.writer import Lookup
     from ..session import Session
     from ..store.cas import Store
     from .check import VerifyReport
+
+    Found = tuple[Mapping[str, Any], int]
 
 
 async def repair_mirror(
@@ -53,8 +57,21 @@ async def repair_mirror(
             journal.drop([stem_of(one) for one in wanted])
             for one in wanted:
                 destination.expect(stem_of(one), one)
-            job = Job(wanted, tuple(others), {}, (), nodes.get)
+            job = Job(wanted, tuple(others), {}, (), _lookup(report, destination, nodes))
             done = await Sync(session_for(destination), destination, journal, job, How()).run()
         finally:
             await to_thread.run_sync(journal.close)
     return done.done["packages"]
+
+
+def _lookup(report: VerifyReport, to: Destination, nodes: Mapping[str, Found]) -> Lookup:
+    """Return the node of a DAG hash: of a package that the index describes wrongly from its own spec document."""
+    wrong = {problem.hash for problem in report.problems if problem.path == to.index_path}
+    manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()} if wrong else {}
+
+    def find(hash_: str) -> Found | None:
+        if hash_ in wrong and hash_ in manifests:
+            return nodes_of_document(to, manifests[hash_]).get(hash_) or nodes.get(hash_)
+        return nodes.get(hash_)
+
+    return find

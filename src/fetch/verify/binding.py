@@ -93,11 +93,19 @@ def read_spec_blob(data: bytes, ref: BlobRef, *, what: str) -> SpecDocument:
     return parse_spec(data, what=what)
 
 
-def read_spec_root(data: bytes, ref: BlobRef, *, what: str) -> Node:
-    """Check a spec blob and return its root node; the other nodes are not looked at. Errors as for `read_spec_blob`."""
+def read_root_entry(data: bytes, ref: BlobRef, *, what: str) -> tuple[Mapping[str, Any], int]:
+    """Check a spec blob; return its root node as it is written and the specfile version.
+
+    The other nodes are not looked at. Errors as for `read_spec_blob`.
+    """
     check_blob(data, ref, what=what)
     _, entries, version = _entries(data, what)
-    return _node(entries[0], version, what)
+    return entries[0], version
+
+
+def root_node(entry: Mapping[str, Any], version: int, *, what: str) -> Node:
+    """Return the node that `read_root_entry` found. Raises FormatError."""
+    return _node(entry, version, what)
 
 
 def parse_spec(data: bytes, *, what: str) -> SpecDocument:

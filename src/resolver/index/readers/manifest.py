@@ -195,7 +195,7 @@ def _load(data: bytes, what: str) -> Any:
     if data.startswith(b"-----BEGIN PGP"):
         _refuse(what, "still has its signature around it")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        return _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         _refuse(what, f"is not JSON ({_first_line(error)})", error)
 
@@ -206,6 +206,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+#: Made once: `json.loads` with a hook makes a new one each time, which costs as much as a manifest.
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
 def _blob(what: str, position: int, record: Any) -> BlobRef:
