@@ -223,6 +223,10 @@ class Specs:
 
     def _merge(self, records: Iterable[tuple[str, Record]]) -> list[Record]:
         """Merge (mirror, record) by hash, fill the cache, return in the order of hashes."""
+        if len(self._sources) == 1:  # a source has one description of a hash
+            found = {record.node.hash: record for _, record in records}
+            self._cache.update(found)
+            return [found[hash_] for hash_ in sorted(found)]
         groups: dict[str, list[tuple[str, Record]]] = {}
         for mirror, record in records:
             groups.setdefault(record.node.hash, []).append((mirror, record))

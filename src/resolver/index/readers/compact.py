@@ -115,8 +115,10 @@ def compact_record(text: bytes, hash: str, specfile: int) -> tuple[Node, bool] |
         match = _pattern(_RECORD).fullmatch(text.decode("ascii"))
         if match is None:
             return None
-        name, version, platform, os, target, detailed, built, built_version = match.group(*range(1, 9))
-        namespace, parameters, external, edges, original, noted, noted_version = match.group(*range(9, 16))
+        (
+            name, version, platform, os, target, detailed, built, built_version,
+            namespace, parameters, external, edges, original, noted, noted_version, in_cache,
+        ) = match.groups()  # fmt: skip
         parse_version(version)
         compiler = (built or noted, built_version or noted_version) if built or noted_version else None
         if compiler:
@@ -142,7 +144,7 @@ def compact_record(text: bytes, hash: str, specfile: int) -> tuple[Node, bool] |
         external,
         **recorded,
     )
-    return node, match[16] == "true"
+    return node, in_cache == "true"
 
 
 @lru_cache(maxsize=256)
