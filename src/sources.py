@@ -90,7 +90,7 @@ class IndexFacts:
 
 
 def index_facts(store: IndexStore, *, check: bool = False) -> tuple[IndexFacts, ...]:
-    """Return what is stored, by location; `check` decodes and hashes all of it."""
+    """Return what is stored, by location; `check` decodes and hashes all of it, and drops what is damaged."""
     found = []
     for index in store.stored():
         meta = index.meta
@@ -111,6 +111,8 @@ def index_facts(store: IndexStore, *, check: bool = False) -> tuple[IndexFacts, 
             )
         )
         index.close()
+        if check and not whole:  # the mirror would say that nothing has changed
+            store.drop(meta["location"])
     return tuple(found)
 
 

@@ -42,6 +42,10 @@ _BATCH = 900
 _LEFTOVER_S = 3600.0
 #: Versions in the text of a record: the node's own, and a compiler's or a dependency's.
 _VERSION_MARK = re.compile(rb'"version"\s*:\s*"=?([^"]*)"')
+#: A record's key, and the end of a record with what follows, in so many bytes around its beginning and end.
+_KEY_BEFORE = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z')
+_NEXT_KEY = re.compile(rb'\}\s*(?:,\s*"(?:[^"\\]|\\.)*"\s*:|\})')
+_AROUND = 1024
 #: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
 _NEWEST_SPECFILE = 6
 _TABLES = """
@@ -326,17 +330,23 @@ class StoredIndex:
             return False
 
     def check(self) -> tuple[int, bool]:
-        """Decode every record and hash the index again: (records that cannot be read, digest is as it was)."""
+        """Decode every record and hash the index again: (records that cannot be read, all is as it was)."""
         from hashlib import sha256
 
         rows = self._rows("ORDER BY hash")
-        broken = sum(1 for row in rows if self._decode(*row) is None)
+        broken, placed = 0, True
+        for row in rows:
+            try:
+                broken += self._decode(*row) is None
+            except StoreError:
+                placed = False
         digest, offset = sha256(), 0
         assert self._body is not None
         while chunk := os.pread(self._body, _CHUNK, offset):
             digest.update(chunk)
             offset += len(chunk)
-        return broken, digest.hexdigest() == self.meta["sha256"] and len(rows) == int(self.meta["nodes"])
+        whole = digest.hexdigest() == self.meta["sha256"] and len(rows) == int(self.meta["nodes"])
+        return broken, whole and placed
 
     def age(self) -> float:
         """Seconds since the mirror was last asked."""
@@ -428,17 +438,38 @@ class StoredIndex:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreError(
-                f"the local index of {self.mirror} is damaged: {error}",
-                hint="`cachefetch index update` reads it anew",
-                context={"mirror": self.mirror, "damaged": self.meta["location"]},
-            ) from error
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> StoreError:
+        """Drop the sidecar, so the next use reads the index anew, and return the error that says so."""
+        _remove(self._path)
+        return StoreError(
+            f"the local index of {self.mirror} is damaged: {what}",
+            hint="try again: it is read anew",
+            context={"mirror": self.mirror, "damaged": self.meta["location"]},
+        )
+
+    def _require_place(self, hash: str, offset: int, length: int) -> None:
+        """Refuse a sidecar that says a record is where it is not: its key stands before it, the next key after it.
+
+        Looked at where a record is not as expected; then it is the mirror's doing, or this is what is wrong.
+        """
+        assert self._body is not None
+        try:
+            begin = max(0, offset - _AROUND)
+            key = _KEY_BEFORE.search(os.pread(self._body, offset - begin, begin))
+            after = os.pread(self._body, _AROUND, offset + length - 1)
+            right = key and json.loads(key[1]).lower() == hash and _NEXT_KEY.match(after)
+        except (OSError, ValueError, OverflowError, TypeError):
+            right = None
+        if not right:
+            raise self._damaged(f"there is no record of {hash} at byte {offset}")
 
     def raw(self, hash: str) -> tuple[dict[str, Any], int] | None:
         """The node with that full DAG hash as the mirror wrote it, and its specfile version; None when absent."""
-        row = self._db.execute("SELECT off, len FROM spec WHERE hash = ?", (hash,)).fetchone()
+        row = next(iter(self._rows("WHERE hash = ?", hash)), None)
         try:
-            return (self._load(*row)["spec"], self._specfile) if row else None
+            return (self._load(*row[1:])["spec"], self._specfile) if row else None
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -472,9 +503,12 @@ class StoredIndex:
             OverflowError,
             MemoryError,
         ) as error:
+            self._require_place(hash, offset, length)
             reason = error.message if isinstance(error, FormatError) else f"{type(error).__name__}: {error}"
             self.skipped[hash] = f"/{ascii(hash)[1:8]}: {reason[:100]}"
             return None
+        if data["spec"].get("hash", hash) != hash:  # most likely another's record
+            self._require_place(hash, offset, length)
         return self._record(node, data.get("in_buildcache") is True)
 
     def _record(self, node: Node, in_buildcache: bool) -> Record:

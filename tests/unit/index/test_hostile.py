@@ -9,12 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cachefetch
 from cachefetch.config import absolute
-from cachefetch.errors import FormatError, NotFoundError, UsageError
+from cachefetch.errors import FormatError, NotFoundError, StoreError, UsageError
 from cachefetch.resolver.index.readers import Answer, detect, join, name_of
 from cachefetch.resolver.index.readers.nodes import node_from_dict
 from cachefetch.resolver.index.readers.page import parse_page
@@ -172,6 +173,91 @@ def test_rows_that_were_lost_are_noticed_and_read_again(
     db.close()
     with cachefetch.Client([str(MIRROR)], unsigned=True) as client:
         assert len(client.list().specs) == whole
+
+
+SHIFTS = {
+    "offset": "UPDATE spec SET off = off + 7",
+    "one record for another": "UPDATE spec SET (off, len) = (SELECT off, len FROM spec s WHERE s.hash < spec.hash "
+    "ORDER BY s.hash DESC)",
+    "hash": "UPDATE spec SET hash = 'x' || substr(hash, 2)",
+    "length": "UPDATE spec SET len = len - 40",
+    "beyond the end": "UPDATE spec SET off = off + 1000000000",
+    "huge": "UPDATE spec SET len = 1152921504606846976",
+}
+
+
+def shift(cache: Path, sql: str) -> Path:
+    """Change the rows of the only sidecar below `cache`, and nothing else that could be noticed."""
+    (sidecar,) = cache.glob("cachefetch/index/*/sidecar.sqlite")
+    before = sidecar.stat().st_mtime_ns
+    with sqlite3.connect(sidecar) as db:
+        db.execute(sql)
+    db.close()
+    os.utime(sidecar, ns=(before, before))
+    return sidecar
+
+
+@pytest.mark.parametrize("what", SHIFTS)
+def test_a_sidecar_that_says_records_are_elsewhere_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with cachefetch.Client([str(MIRROR)], unsigned=True) as client:
+        whole = client.list().specs
+    shift(tmp_path, SHIFTS[what])
+    with cachefetch.Client([str(MIRROR)], unsigned=True) as client:
+        assert client.list().specs == whole
+        assert not client.list().mirrors[0].detail
+
+
+def test_a_sidecar_that_cannot_be_healed_is_an_error_and_the_next_run_heals_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with cachefetch.Client([str(MIRROR)], unsigned=True) as client:
+        whole = client.list().specs
+    real = IndexStore.ingest
+
+    def spoiled(self: IndexStore, *args: Any, **options: Any) -> StoredIndex:
+        real(self, *args, **options).close()
+        sidecar = shift(tmp_path, SHIFTS["offset"])
+        return StoredIndex(str(sidecar), "site")
+
+    shift(tmp_path, SHIFTS["offset"])
+    with monkeypatch.context() as patch, cachefetch.Client([str(MIRROR)], unsigned=True) as client:
+        patch.setattr(IndexStore, "ingest", spoiled)
+        with pytest.raises(
+            StoreError, match=r"the local index of site is damaged: there is no record of .* at byte"
+        ):
+            client.list()
+    with cachefetch.Client([str(MIRROR)], unsigned=True) as client:
+        assert client.list().specs == whole
+
+
+@pytest.mark.parametrize("harm", ["rows", "bytes"])
+def test_a_check_finds_damage_and_the_next_update_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    body = tmp_path / "index.json"
+    shutil.copy(BLOB, body)
+    with cachefetch.Client([str(body)], unsigned=True) as client:
+        client.update()
+        assert not client.indexes(check=True)[0].damaged
+        if harm == "rows":
+            shift(tmp_path, SHIFTS["offset"])
+        else:
+            before = body.stat().st_mtime_ns
+            with open(body, "r+b") as file:
+                file.seek(2000)
+                file.write(b"\0")
+            os.utime(body, ns=(before, before))
+        assert client.indexes(check=True)[0].damaged
+        if harm == "bytes":
+            shutil.copy(BLOB, body)
+    with cachefetch.Client([str(body)], unsigned=True) as client:
+        client.update()
+        assert not client.indexes(check=True)[0].damaged
 
 
 def test_downloads_of_killed_processes_go_with_the_next_index(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ _PARAMETER = rf"(?:{_FLAG}{_TEXTS}|(?!{_FLAG}){_TEXT}:(?:true|false|{_TEXT}|{_TE
 _WORD = r'"[A-Za-z0-9_.:+-]*+"'
 _WORDS = rf"\[(?:{_WORD}(?:,{_WORD})*+)?+\]"
 _EDGE = (
-    rf'\{{"name":{_WORD},"hash":"[A-Za-z0-9]++","parameters":\{{"deptypes":{_WORDS},"virtuals":{_WORDS}\}}\}}'
+    rf'\{{"name":{_WORD},"hash":"[a-z0-9]++","parameters":\{{"deptypes":{_WORDS},"virtuals":{_WORDS}\}}\}}'
 )
 _TARGET = (
     rf'\{{"name":{_WORD},"vendor":{_TEXT},"features":{_TEXTS},"generation":[0-9]{{1,4}},'
@@ -49,7 +49,7 @@ _RECORD = (
     rf'(?:"package_hash":{_TEXT},)?+(?:"patches":{_TEXTS},)?+'
     rf'(?:"dependencies":\[({_EDGE}(?:,{_EDGE})*+)\],)?+'
     rf'(?:"annotations":\{{"original_specfile_version":([1-6])(?:,"compiler":"([^"@\\]*+)@=?{_VERSION}")?+\}},)?+'
-    rf'"hash":{_TEXT}\}},"ref_count":[0-9]++,"in_buildcache":(true|false)\}}'
+    rf'"hash":"([^"\\]*+)"\}},"ref_count":[0-9]++,"in_buildcache":(true|false)\}}'
 )
 _NO_FLAGS = '"cflags":[],"cppflags":[],"cxxflags":[],"fflags":[],"ldflags":[],"ldlibs":[]}'
 _NONE: dict[str, Any] = {}
@@ -113,11 +113,11 @@ def compact_record(text: bytes, hash: str, specfile: int) -> tuple[Node, bool] |
     """
     try:
         match = _pattern(_RECORD).fullmatch(text.decode("ascii"))
-        if match is None:
+        if match is None or match[16] != hash:  # another's record, perhaps
             return None
         (
             name, version, platform, os, target, detailed, built, built_version,
-            namespace, parameters, external, edges, original, noted, noted_version, in_cache,
+            namespace, parameters, external, edges, original, noted, noted_version, _, in_cache,
         ) = match.groups()  # fmt: skip
         parse_version(version)
         compiler = (built or noted, built_version or noted_version) if built or noted_version else None
