@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from tests.functional.conftest import FIXTURES, PAGE, Done
+from tests.services.nginx import Nginx
+from tests.services.registry import Registry
 
 from cachefetch.cli import COMMANDS
 from cachefetch.cli.completion import words_of
@@ -169,6 +171,29 @@ def test_a_server_that_refuses_is_not_called_a_cache(
         server.shutdown()
     assert words in done.out
     assert "build cache" not in done.out.splitlines()[0]
+
+
+def test_a_registry_without_the_repository_is_named_as_one(cli: Callable[..., Done], tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "oci-registry", tmp_path / "storage")
+    with Registry(str(tmp_path / "server"), str(tmp_path / "storage")) as registry:
+        done = cli("doctor", registry.url("team/none"))
+        host = f"127.0.0.1:{registry.port}"
+        assert done.code == 8
+        assert done.out.splitlines() == [
+            f"{registry.url('team/none')} is nothing that holds or lists binaries",
+            f"state    not-a-cache: {host} is a container registry and has no repository team/none; "
+            "it has cache, tagged",
+        ]
+        assert "is not-a-cache" in cli("resolve", "zlib", "-m", registry.url("team/none")).err
+        assert cli("doctor", registry.url("cache")).code == 0
+
+
+def test_a_web_server_is_no_registry(cli: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    with Nginx(str(tmp_path / "nginx"), str(tmp_path / "root")) as server:
+        done = cli("doctor", server.url.replace("http://", "oci+http://") + "/x")
+    assert done.code == 8
+    assert "answers, and is no container registry" in done.out
 
 
 def test_a_device_is_neither_file_nor_directory(cli: Callable[..., Done]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +17,7 @@ from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 from tests.services import s3
 from tests.services.nginx import Nginx
 
+from cachefetch import Client
 from cachefetch.config import Mirror
 from cachefetch.errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
 from cachefetch.fetch.limits import Limits
@@ -152,6 +156,119 @@ def test_a_server_without_ranges_sends_all() -> None:
     assert found.head is not None
     assert found.head.offset == 0
     assert bytes(found.data) == BIG
+
+
+class Server:
+    """Accepts connections and sends `head` to each, then a byte of a body every `every_s` seconds, or nothing more."""
+
+    def __init__(self, head: bytes, every_s: float) -> None:
+        self.accepted = 0
+        self._head, self._every_s, self._closed = head, every_s, threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"s3://bucket/x?endpoint=http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._server.close()
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            if self._head:
+                connection.recv(65536)
+                connection.sendall(self._head)
+            while not self._closed.wait(self._every_s):
+                if self._head:
+                    connection.sendall(b"x")
+
+
+HEAD = (
+    b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nETag: "x"\r\n'
+    b"Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\n"
+)
+IMPATIENT = Limits(
+    connect_timeout_s=0.2, first_byte_s=0.3, stall_s=0.5, stall_bytes_per_s=1024, attempts=5, backoff_s=0.01
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"), [(b"", "no answer in time"), (HEAD, "less than 1024 bytes a second for 0.5 s")]
+)
+@pytest.mark.parametrize("how", ["get", "receive"])
+def test_a_server_that_is_silent_or_drips_is_given_up_in_time(head: bytes, words: str, how: str) -> None:
+    async def main(url: str) -> None:
+        transport = S3Transport(IMPATIENT)
+        if how == "get":
+            await transport.get(url, limit=1 << 30)
+        else:
+            await transport.receive(url, Collect())
+
+    with Server(head, 0.05) as server, pytest.raises(NetworkError, match=words):
+        anyio.run(main, server.url)
+
+
+def test_a_server_that_takes_no_connection_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:  # fills the queue: from now on nobody gets an answer to the first packet
+            one.setblocking(False)
+            one.connect_ex(address)
+
+        async def main() -> None:
+            await S3Transport(IMPATIENT).get(f"s3://bucket/x?endpoint=http://127.0.0.1:{address[1]}", limit=1)
+
+        with pytest.raises(NetworkError, match="no connection in time") as caught:
+            anyio.run(main)
+        for one in waiting:
+            one.close()
+    assert caught.value.context["silent"]
+
+
+def test_what_came_before_a_stall_is_kept() -> None:
+    sink = Collect()
+
+    async def main(url: str) -> None:
+        await S3Transport(IMPATIENT).receive(url, sink)
+
+    with Server(HEAD + b"y" * 50_000, 10) as server, pytest.raises(NetworkError):
+        anyio.run(main, server.url)
+    assert len(sink.data) >= 32_768
+    assert not sink.ended
+
+
+def test_a_cancelled_transfer_from_a_silent_server_ends_at_once() -> None:
+    async def main(url: str) -> bool:
+        with anyio.move_on_after(0.2) as scope:
+            await S3Transport(Limits(first_byte_s=30)).get(url, limit=1)
+        return scope.cancelled_caught
+
+    with Server(b"", 10) as server:
+        assert anyio.run(main, server.url)
+
+
+def test_a_silent_bucket_is_asked_twice_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with Server(b"", 10) as server:
+        mirrors = [Mirror("silent", server.url, signed="none"), Mirror("good", MIRROR, signed="none")]
+        with Client(mirrors, limits=IMPATIENT) as client:
+            states = {state.mirror: state for state in client.resolve("zlib").mirrors}
+        assert server.accepted == IMPATIENT.silent_attempts
+    assert states["good"].state == "fresh"
+    assert states["silent"].state == "unreachable"
+    assert "no answer in time" in states["silent"].detail
 
 
 def get(url: str, limit: int = 1 << 30) -> bytes:

@@ -9,7 +9,10 @@ buckets.
 from __future__ import annotations
 
 import os
+import queue
 import re
+import threading
+import time
 
 from ...errors import (
     AccessError,
@@ -20,11 +23,14 @@ from ...errors import (
     NotFoundError,
     UsageError,
 )
-from . import Head, Reply, redact
+from . import Head, Reply, patience_of, redact
+from .stall import StallGuard
+from .status import broken, check_stall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from obstore import GetOptions, GetResult
     from obstore.store import S3Config, S3Store
@@ -40,10 +46,121 @@ _SETTINGS = {
     "endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"),
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
 }
+#: Bytes of a piece of obstore's: small enough that a slow stream is seen to move; and pieces that may wait for us.
+_PIECE_BYTES = 16 << 10
+_AHEAD = 64
+#: Seconds after which a wait looks whether it is still wanted.
+_TICK_S = 0.1
+_NOTHING = object()
 
 
 class _RangeIgnored(Exception):
     """The server sent all in place of a part."""
+
+
+class Pump:
+    """One request of obstore's, in a thread of its own: its time-outs are not ours, and it cannot be interrupted.
+
+    Nobody waits for that thread: once we have given up it ends with obstore's own time-out.
+
+    Args:
+        ask: sends the request.
+        url: for messages.
+        abort: asked between waits.
+        patience_s: seconds until the answer must have begun.
+        limits: what a stalled transfer is.
+        ranged: a part was asked for.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], GetResult],
+        url: str,
+        abort: Abort,
+        patience_s: float,
+        limits: Limits,
+        *,
+        ranged: bool,
+    ) -> None:
+        self._url, self._abort, self._limits, self._ranged = url, abort, limits, ranged
+        self._patience_s = patience_s
+        self._queue: queue.Queue[Any] = queue.Queue(_AHEAD)
+        self._left = threading.Event()
+        threading.Thread(target=self._run, args=(ask,), daemon=True, name="s3").start()
+
+    def __enter__(self) -> Pump:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+
+    def head(self) -> GetResult:
+        """Return the answer once it begins.
+
+        Raises:
+            NotModifiedError, PreconditionError of obstore, _RangeIgnored; else errors of ours.
+        """
+        begin = time.monotonic()
+        try:
+            while (found := self._take()) is _NOTHING:
+                if time.monotonic() - begin >= self._patience_s:
+                    raise broken(self._url, "no answer in time")
+        except NetworkError as error:
+            late = time.monotonic() - begin >= self._limits.connect_timeout_s
+            if late and "error sending request" in error.message:  # obstore does not say why
+                raise broken(self._url, "no connection in time") from None
+            raise
+        answer: GetResult = found
+        return answer
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the body as it comes."""
+        guard = StallGuard.of(self._limits, time.monotonic)
+        while (piece := self._take()) is not None:
+            check_stall(guard, 0 if piece is _NOTHING else len(piece), self._url)
+            if piece is not _NOTHING:
+                yield piece
+
+    def _take(self) -> Any:
+        """Return what came, _NOTHING after a moment in which nothing did, None after the end."""
+        from obstore.exceptions import NotModifiedError, PreconditionError
+
+        from .threads import Aborted
+
+        if self._abort.set:
+            raise Aborted
+        try:
+            found = self._queue.get(timeout=_TICK_S)
+        except queue.Empty:
+            return _NOTHING
+        if isinstance(found, (NotModifiedError, PreconditionError)):
+            raise found
+        if isinstance(found, Exception):
+            if self._ranged and "non-partial response" in str(found):
+                raise _RangeIgnored
+            raise _translate(found, self._url) from None
+        return found
+
+    def _run(self, ask: Callable[[], GetResult]) -> None:
+        try:
+            found = ask()
+            self._put(found)
+            for piece in found.stream(min_chunk_size=_PIECE_BYTES):
+                if not self._put(memoryview(piece)):
+                    return
+            self._put(None)
+        except Exception as error:  # noqa: BLE001 -- obstore raises many kinds; they are judged where we wait
+            self._put(error)
+
+    def _put(self, item: object) -> bool:
+        """Hand on; False when nobody waits any more."""
+        while not self._left.is_set():
+            try:
+                self._queue.put(item, timeout=_TICK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
 
 
 class S3Transport:
@@ -82,20 +199,21 @@ class S3Transport:
     def _get(self, abort: Abort, url: str, etag: str | None, limit: int) -> Reply:
         from obstore.exceptions import NotModifiedError
 
-        try:
-            found = self._ask(url, {"if_none_match": etag} if etag else {})
-        except NotModifiedError:
-            return Reply(304, b"", etag, None)
-        body = bytearray()
-        for piece in self._pieces(found, abort, url):
-            body += piece
-            if len(body) > limit:
-                raise FormatError(
-                    f"{redact(url)} has more than the {limit} bytes that such a document may have",
-                    hint="the mirror is damaged or not a Spack build cache",
-                    context={"url": redact(url), "limit": limit},
-                )
-        return Reply(200, bytes(body), found.meta.get("e_tag"), None)
+        with self._ask(url, {"if_none_match": etag} if etag else {}, abort, None) as pump:
+            try:
+                found = pump.head()
+            except NotModifiedError:
+                return Reply(304, b"", etag, None)
+            body = bytearray()
+            for piece in pump.pieces():
+                body += piece
+                if len(body) > limit:
+                    raise FormatError(
+                        f"{redact(url)} has more than the {limit} bytes that such a document may have",
+                        hint="the mirror is damaged or not a Spack build cache",
+                        context={"url": redact(url), "limit": limit},
+                    )
+            return Reply(200, bytes(body), found.meta.get("e_tag"), None)
 
     def _receive(
         self, abort: Abort, url: str, sink: Sink, offset: int, validator: str | None, last: int | None
@@ -110,51 +228,46 @@ class S3Transport:
         elif offset:
             options["range"] = {"offset": offset}
         try:
-            found = self._ask(url, options)
+            self._pour(self._ask(url, options, abort, sink), sink, offset)
         except (
             PreconditionError,
             NotModifiedError,
             _RangeIgnored,
         ):  # another object by now, or a simple server
-            offset, found = 0, self._ask(url, {})
-        sink.begin(Head(found.meta["size"], offset, found.meta.get("e_tag")))
-        for piece in self._pieces(found, abort, url):
-            sink.write(memoryview(piece))
-        sink.end()
+            self._pour(self._ask(url, {}, abort, sink), sink, 0)
 
-    def _ask(self, url: str, options: GetOptions) -> GetResult:
-        """Send the request.
+    def _pour(self, pump: Pump, sink: Sink, offset: int) -> None:
+        """Hand the bytes on in large pieces, or what came in `flush_s`; after a cut what came until then."""
+        with pump:
+            found = pump.head()
+            sink.begin(Head(found.meta["size"], offset, found.meta.get("e_tag")))
+            buffer, flushed = bytearray(), time.monotonic()
+            try:
+                for piece in pump.pieces():
+                    buffer += piece
+                    late = time.monotonic() - flushed >= self._limits.flush_s
+                    if len(buffer) >= self._limits.chunk_bytes or late:
+                        full, buffer, flushed = buffer, bytearray(), time.monotonic()
+                        sink.write(memoryview(full))
+            finally:
+                if buffer:
+                    sink.write(memoryview(buffer))
+            sink.end()
 
-        Raises:
-            NotModifiedError, PreconditionError of obstore; else errors of ours.
-        """
+    def _ask(self, url: str, options: GetOptions, abort: Abort, sink: Sink | None) -> Pump:
+        """Send the request, in a thread of its own."""
         import obstore
-        from obstore.exceptions import NotModifiedError, PreconditionError
 
         store, key = self._store_for(url)
-        try:
-            return obstore.get(store, key, options=options)
-        except (NotModifiedError, PreconditionError):
-            raise
-        except Exception as error:  # noqa: BLE001 -- obstore raises many kinds, all are the server's doing
-            if options.get("range") and "non-partial response" in str(error):
-                raise _RangeIgnored from None
-            raise _translate(error, url) from None
-
-    def _pieces(self, found: GetResult, abort: Abort, url: str) -> Iterator[bytes]:
-        from .threads import Aborted
-
-        stream = iter(found.stream(min_chunk_size=self._limits.chunk_bytes))
-        while True:
-            if abort.set:
-                raise Aborted
-            try:
-                piece = next(stream)
-            except StopIteration:
-                return
-            except Exception as error:  # noqa: BLE001 -- as above
-                raise _translate(error, url) from None
-            yield memoryview(piece).tobytes()
+        patience_s = patience_of(sink, self._limits) + self._limits.connect_timeout_s
+        return Pump(
+            lambda: obstore.get(store, key, options=options),
+            url,
+            abort,
+            patience_s,
+            self._limits,
+            ranged="range" in options,
+        )
 
     def _store_for(self, url: str) -> tuple[S3Store, str]:
         """Return the bucket, opened once, and the key of the object."""
@@ -177,16 +290,17 @@ class S3Transport:
                 hint="pip install 'cachefetch[s3]'",
             ) from None
         seconds = f"{self._limits.connect_timeout_s:g}s"
-        stall = f"{self._limits.stall_s:g}s"
+        limits = self._limits
+        later = f"{limits.connect_timeout_s + limits.first_byte_s + limits.stall_s:g}s"
         try:
             return S3Store(
                 bucket,
                 config=_settings(userinfo, query),
-                # Only the first byte and each piece are bound in time: a large object may take hours.
+                # Our own limits are shorter (`Pump`); these end the threads of requests that were given up.
                 client_options={
                     "allow_http": True,
                     "connect_timeout": seconds,
-                    "read_timeout": stall,
+                    "read_timeout": later,
                     "timeout": "86400s",
                 },
                 retry_config={"max_retries": 0},  # the fetch engine retries, and counts

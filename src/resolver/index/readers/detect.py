@@ -46,6 +46,8 @@ def read(location: str, known: Known | None = None, kind: str = "", view: str = 
         from .v3 import read as read_v3
 
         return (yield from read_v3(location, known, view))
+    if location.startswith(OCI_SCHEMES):  # nothing else is in a registry, and what it lacks its reader says
+        return (yield from _format("oci", location, known))
     weak: Reading | None = None
     for name in _order(location, kind):
         reading = yield from _format(name, location, known if name == kind else None)
@@ -76,8 +78,6 @@ def _order(location: str, kind: str) -> tuple[str, ...]:
 def _by_name(location: str) -> tuple[str, ...]:
     """Return the formats that a location's name leaves open."""
     name = name_of(location)
-    if location.startswith(OCI_SCHEMES):
-        return ("oci",)
     if location.startswith(BUNDLE_SCHEME):
         return ("bundle",)
     if name.endswith(".md") or name == PAGE_DATA_FILE:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from . import Known, Reader
 
 INDEX_TAG = "index.spack"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]*")
+#: Repositories of a registry that are named where the one asked for is not there.
+_SHOWN = 5
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -53,10 +56,7 @@ def read(location: str, known: Known | None = None) -> Reader:
     if answer.status == 304 and known:
         return Reading("oci", "fresh", etag=known.etag, index_sha256=known.sha256, unchanged=True)
     if isinstance(answer.error, NotFoundError):
-        tags = yield Get(f"{base}/tags/list")
-        if tags.status == 200:
-            return Reading("oci", "no-index", f"a registry repository without the image {INDEX_TAG}")
-        return Reading("oci", "unreachable", "the registry has no such repository")
+        return (yield from _without_index(base))
     if answer.error:
         return failed("oci", answer.error)
     try:
@@ -74,6 +74,35 @@ def read(location: str, known: Known | None = None) -> Reader:
     return Reading(
         "oci", "fresh", index_path=blob.path, index_sha256=digest, index_size=size, etag=answer.etag
     )
+
+
+def _without_index(base: str) -> Reader:
+    """Say what is there in place of an index image: a repository, a registry without it, or neither."""
+    tags = yield Get(f"{base}/tags/list")
+    if tags.status == 200:
+        return Reading("oci", "no-index", f"a registry repository without the image {INDEX_TAG}")
+    if tags.error and not isinstance(tags.error, NotFoundError):
+        return failed("oci", tags.error)
+    api, _, name = base.partition("/v2/")
+    host = api.rpartition("://")[2].rpartition("@")[2]
+    ping = yield Get(f"{api}/v2/")
+    if isinstance(ping.error, NotFoundError):
+        return Reading("", "not-a-cache", f"{host} answers, and is no container registry")
+    if ping.error:
+        return failed("oci", ping.error)
+    known = _repositories((yield Get(f"{api}/v2/_catalog")).body)
+    more = f"; it has {', '.join(known[:_SHOWN])}" + (", ..." if len(known) > _SHOWN else "") if known else ""
+    detail = f"{host} is a container registry and has no repository {name}{more}"
+    return Reading("", "not-a-cache", detail)
+
+
+def _repositories(body: bytes) -> list[str]:
+    """Return the repositories that a registry tells; most public ones tell none."""
+    try:
+        names = json.loads(body)["repositories"]
+        return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return []
 
 
 def _index_layer(body: bytes) -> tuple[str, int | None]:
