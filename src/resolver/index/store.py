@@ -14,6 +14,7 @@ import os
 import re
 import time
 from bisect import bisect_right
+from operator import itemgetter
 
 try:  # the C module alone: `sqlite3` adds the types of `datetime` to it, which costs 3 ms at every start (P4)
     import _sqlite3 as sqlite3
@@ -562,25 +563,59 @@ def _check_digest(mirror: str, body: str, digest: str, sha256: str | None, size:
 
 def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
     """Read the file once: ((database version, rows, 0) or None for a shape that the fast path lacks, sha256)."""
-    from hashlib import sha256
-
     from .splitter import Splitter
 
-    splitter, digest = Splitter(), sha256()
+    splitter = Splitter()
     rows: list[Row] = []
     expected = True
     try:
-        with open(body, "rb") as file:
-            while chunk := file.read(_CHUNK):
+        with open(body, "rb") as file, _Hasher() as digest:
+            chunk = file.read(_CHUNK)
+            while chunk:
                 digest.update(chunk)
+                following = file.read(_CHUNK)  # meanwhile the other thread begins with the chunk
                 if expected:
                     expected = _collect(rows, splitter.feed, chunk)
+                chunk = following
     except OSError as error:
         raise StoreError(f"cannot read {body}: {error.strerror}", context={"path": body}) from error
     complete = expected and _collect(rows, lambda _: splitter.close(), b"")
     if complete and len({row[0] for row in rows}) == len(rows):
         return (splitter.version, rows, 0), digest.hexdigest()
     return None, digest.hexdigest()
+
+
+class _Hasher:
+    """The sha256 of chunks, computed in a thread of its own: the splitter leaves a second processor idle."""
+
+    def __init__(self) -> None:
+        from hashlib import sha256
+        from queue import Queue
+        from threading import Thread
+
+        self._digest = sha256()
+        self._chunks: Queue[bytes] = Queue(maxsize=4)
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Hasher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._chunks.put(b"")
+        self._thread.join()
+
+    def _run(self) -> None:
+        while chunk := self._chunks.get():
+            self._digest.update(chunk)
+
+    def update(self, chunk: bytes) -> None:
+        """Add a chunk that is not empty; waits while four of them wait."""
+        self._chunks.put(chunk)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all chunks, after the ``with`` block."""
+        return self._digest.hexdigest()
 
 
 def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], int]:
@@ -630,6 +665,7 @@ def _write_sidecar(path: str, rows: list[Row], facts: dict[str, str]) -> None:
 
 def _fill(db: sqlite3.Connection, rows: list[Row], facts: dict[str, str]) -> None:
     """Fill an empty database; rows go in by hash, the secondary index last: both are faster so."""
+    db.execute("PRAGMA page_size = 16384")  # a fifth less time than with 4096; look-ups take the same
     db.execute("PRAGMA journal_mode = OFF")  # the file is new and nameless until it is complete
     db.execute("PRAGMA synchronous = OFF")
     db.executescript(_TABLES)
@@ -637,7 +673,7 @@ def _fill(db: sqlite3.Connection, rows: list[Row], facts: dict[str, str]) -> Non
     for row in rows:
         ids.setdefault(row[1], len(ids))
     db.executemany("INSERT INTO pkg VALUES(?, ?)", ((id_, name) for name, id_ in ids.items()))
-    rows.sort()
+    rows.sort(key=itemgetter(0))
     db.executemany(
         "INSERT INTO spec VALUES(?, ?, ?, ?, ?)",
         ((hash_, ids[name], off, length, binary) for hash_, name, off, length, binary in rows),
