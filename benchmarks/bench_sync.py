@@ -1,12 +1,13 @@
-"""Budgets P13 and P15 (sync part): a no-op sync of many blobs, and the audit against `openssl dgst` and sha256sum.
+"""Budgets P13 and P15 (sync part): a no-op sync of many blobs, the audit against `openssl dgst`, and the first copy.
 
 Usage::
 
-    python benchmarks/bench_sync.py [--packages 50000] [--large 24]
+    python benchmarks/bench_sync.py [--packages 50000] [--large 24] [--first 10000] [--cases audit,first,no-op]
 
 A synthetic mirror of N packages (2 N blobs) is written and synced once; then the no-op run is timed over a bare
 start, from a directory and over HTTP with its requests counted, beside `rclone sync --checksum` and `rsync -ac` of
 the same tree where they are installed. The audit hashes LARGE blobs of 16 MiB. All in one run, medians of three.
+The first copy is measured once each, beside programs that copy or download the same files and prove nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, ".dev"))
-
-from cachefetch.resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(ROOT, ".dev"), ROOT]
+
+from tests.services.nginx import Nginx  # noqa: E402 - needs the path above
+
+from cachefetch.resolver.index.writer import (  # noqa: E402 - needs the path above
+    INDEX_MEDIA_TYPE,
+    index_text,
+    manifest_text,
+)
+
 REPEATS = 3
 
 
@@ -162,6 +169,53 @@ def no_op(scratch: str, packages: int, env: dict[str, str], program: list[str]) 
         report(f"no-op {name}", f"{median(*peer, env=env):.3f} s")
 
 
+def first_sync(scratch: str, packages: int, env: dict[str, str], program: list[str]) -> None:
+    """Measure the first copy, which proves, binds and syncs every file, beside programs that copy or download files."""
+    source = os.path.join(scratch, "first")
+    make_mirror(source, packages, 16 << 10)
+    names = [os.path.relpath(os.path.join(d, f), source) for d, _, fs in os.walk(source) for f in fs]
+    listing = os.path.join(scratch, "first.txt")
+    with Nginx(os.path.join(scratch, "nginx"), source, server="access_log off;") as server:
+        lines = [f'url="{server.url}/{name}"\noutput="{name}"\n' for name in names]
+        write(listing, "".join(lines).encode())
+        sync = [*program, "sync", "--all", "--unsigned", "-q", "--to", "{to}", "--from"]
+        curl = [
+            "curl",
+            "-s",
+            "--parallel",
+            "--parallel-max",
+            "16",
+            "--create-dirs",
+            "--output-dir",
+            "{to}",
+            "-K",
+        ]
+        runs = {
+            "cachefetch sync, directory": [*sync, source],
+            "rsync -a --fsync": ["rsync", "-a", "--fsync", source + "/", "{to}/"],
+            "rclone copy": ["rclone", "copy", "--transfers", "16", source, "{to}"],
+            "cachefetch sync, nginx": [*sync, server.url],
+            "curl --parallel, nginx": [*curl, listing],
+            "rclone copy --files-from, nginx": [
+                *("rclone", "copy", "--transfers", "16", "--no-traverse", "--files-from", "{names}"),
+                *("--http-url", server.url, ":http:", "{to}"),
+            ],
+        }
+        names_file = os.path.join(scratch, "names.txt")
+        write(names_file, "\n".join(names).encode())
+        for name, words in runs.items():
+            if shutil.which(words[0]) is None:
+                report(f"first copy, {name}", "not installed")
+                continue
+            to = os.path.join(scratch, "first-copy")
+            shutil.rmtree(to, ignore_errors=True)
+            os.sync()
+            places = {"{to}": to, "{to}/": to + "/", "{names}": names_file}
+            taken = seconds(*(places.get(word, word) for word in words), env=env)
+            each = 1000 * taken / packages
+            report(f"first copy of {packages:,}: {name}", f"{taken:.1f} s, {each:.2f} ms a package")
+
+
 def audit(scratch: str, large: int, env: dict[str, str], program: list[str]) -> None:
     mirror = os.path.join(scratch, "large")
     make_mirror(mirror, large, 16 << 20)
@@ -184,6 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure sync and verify.")
     parser.add_argument("--packages", type=int, default=50_000)
     parser.add_argument("--large", type=int, default=24)
+    parser.add_argument("--first", type=int, default=10_000, help="packages of the first copy")
+    parser.add_argument("--cases", default="audit,first,no-op", help="which of them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-sync-") as scratch:
         env = {
@@ -193,8 +249,13 @@ def main() -> None:
         }
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         program = [sys.executable, "-m", "cachefetch"]
-        audit(scratch, arguments.large, env, program)
-        no_op(scratch, arguments.packages, env, program)
+        cases = arguments.cases.split(",")
+        if "audit" in cases:
+            audit(scratch, arguments.large, env, program)
+        if "first" in cases:
+            first_sync(scratch, arguments.first, env, program)
+        if "no-op" in cases:
+            no_op(scratch, arguments.packages, env, program)
 
 
 if __name__ == "__main__":

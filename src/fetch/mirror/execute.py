@@ -29,13 +29,14 @@ from ..events import Finished, Planned
 from ..failures import for_run
 from ..model import Source
 from ..payload import deliver
+from ..quick import deliver_quickly
 from ..store import files
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
 from .build_cache import BuildCache, read_build_cache_keys, write_build_cache_index
 from .destination import list_manifests
-from .inventory import each, prove_selection, split_known, stem_of, unnamed
+from .inventory import each, portions, prove_selection, split_known, stem_of, unnamed
 from .journal import Row
 from .keys import Published, read_keys
 from .plan import Problem, SyncReport, make_plan, problem_of
@@ -174,10 +175,11 @@ class Sync:
         }
         parts = sum(self.to.part_size(sha256) for sha256 in missing)
         await to_thread.run_sync(self.to.require_space, max(0, sum(missing.values()) - parts))
-        _, errors = await each(packages, self._one, self.session.limits.blob_connections)
-        self._failed([package.wanted for package in packages], errors)
-        for number in errors:
-            await to_thread.run_sync(self.to.forget, stem_of(packages[number].wanted))
+        for _, portion in portions(packages):
+            errors = await self._bring(portion)
+            self._failed([package.wanted for package in portion], errors)
+            for number in errors:
+                await to_thread.run_sync(self.to.forget, stem_of(portion[number].wanted))
         self.done["copied_blobs"] += len(self.to.added)
         self.done["copied_bytes"] += sum(self.to.added.values())
         if self.how.finish:
@@ -185,21 +187,32 @@ class Sync:
         if self.how.prune:
             await self._prune()
 
-    async def _one(self, number: int, package: VerifiedPackage) -> None:
-        """Bring the payload, then publish the manifest, then record the package."""
-        if not self.how.copy and self.to.locate(package.tarball.sha256) is None:
-            raise _not_copied(package)
-        delivered = await deliver(self.session, number + 1, package)
-        package = await to_thread.run_sync(self.to.adopt, delivered.package)
-        if delivered.origin == "network":
-            self.done["copied_blobs"] += 1
-            self.done["copied_bytes"] += package.tarball.size
+    async def _bring(self, packages: Sequence[VerifiedPackage]) -> dict[int, CachefetchError]:
+        """Bring payloads, publish manifests, record packages; return the errors by position."""
+        quick = await deliver_quickly(self.session, packages) if self.how.copy else {}
+
+        async def one(number: int, package: VerifiedPackage) -> None:
+            if not self.how.copy and self.to.locate(package.tarball.sha256) is None:
+                raise _not_copied(package)
+            delivered = quick.get(number) or await deliver(self.session, number + 1, package)
+            row = await to_thread.run_sync(self._publish, delivered.package)
+            if delivered.origin == "network":
+                self.done["copied_blobs"] += 1
+                self.done["copied_bytes"] += delivered.package.tarball.size
+            self.journal.add(row)
+            self.done["packages"] += 1
+
+        _, errors = await each(packages, one, self.session.limits.blob_connections)
+        self.session.met.clear()
+        return errors
+
+    def _publish(self, delivered: VerifiedPackage) -> Row:
+        """Publish the manifest of a package whose blobs are here, and return its row for the journal."""
+        package = self.to.adopt(delivered)
         stem = stem_of(package.wanted)
-        await to_thread.run_sync(self.to.publish, stem)
+        self.to.publish(stem)
         (tarball, size), (spec, spec_size) = self.to.names(package)
-        row = Row(stem, tarball, size, spec, spec_size, package.signature, package.key or "")
-        self.journal.add(row)
-        self.done["packages"] += 1
+        return Row(stem, tarball, size, spec, spec_size, package.signature, package.key or "")
 
     def _finish(self, published: Published | PublishedFiles, listing: Listing) -> None:
         for path, data in published.files():

@@ -11,12 +11,13 @@ from ...errors import CachefetchError, LockChangedError
 from ...resolver.index.readers.manifest import spec_stem
 from ..failures import SOURCE_ERRORS
 from ..metadata import prove
+from ..quick import prove_quickly
 from ..verify.binding import SpecDocument
 from .plan import is_complete, meets_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeVar
 
     from ..model import VerifiedPackage, Wanted
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     R = TypeVar("R")
+
+
+#: Packages of one quick run: whole spec documents are in memory until it ends, and a kill loses its manifests.
+_PORTION = 500
 
 
 def stem_of(wanted: Wanted) -> str:
@@ -63,24 +68,43 @@ async def prove_selection(
 ) -> tuple[dict[int, VerifiedPackage], dict[int, CachefetchError]]:
     """Prove packages, from the destination's own manifests first; spec documents are stored on the way.
 
+    What goes well goes the quick way (`quick`), some hundred packages at a time.
+
     Returns:
         Packages and errors by position in `wanted`. The documents are dropped: thousands would fill the memory.
     """
 
-    async def one(number: int, package: Wanted) -> VerifiedPackage:
-        destination.expect(stem_of(package), package)
-        found = await prove(session, package, number + 1)
+    def settled(found: VerifiedPackage) -> VerifiedPackage:
+        package = found.wanted
         if pins.get(package.hash) not in (None, found.tarball.sha256):
             raise LockChangedError(
                 f"{package}: the mirrors promise sha256 {found.tarball.sha256}, the lock file {pins[package.hash]}",
                 hint="if the change is wanted, write the lock file again",
                 context={"hash": package.hash},
             )
-        found = await to_thread.run_sync(destination.adopt, found)
+        found = destination.adopt(found)
         root = SpecDocument(found.document.nodes[:1], {}, found.document.format, False)
         return replace(found, document=root)
 
-    return await each(wanted, one, 2 * session.limits.metadata_in_flight)
+    async def one(number: int, package: Wanted) -> VerifiedPackage:
+        found = quick.pop(number, None) or await prove(session, package, number + 1)
+        return await to_thread.run_sync(settled, found)
+
+    packages: dict[int, VerifiedPackage] = {}
+    errors: dict[int, CachefetchError] = {}
+    for first, portion in portions(wanted):
+        quick = await prove_quickly(session, portion)
+        found, failed = await each(portion, one, 2 * session.limits.metadata_in_flight)
+        session.met.clear()
+        packages.update((first + number, package) for number, package in found.items())
+        errors.update((first + number, error) for number, error in failed.items())
+    return packages, errors
+
+
+def portions(things: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+    """Yield parts of `things` that one quick run may take, each with the position of its first."""
+    for first in range(0, len(things), _PORTION):
+        yield first, things[first : first + _PORTION]
 
 
 async def each(
