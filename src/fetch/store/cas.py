@@ -95,14 +95,15 @@ class Store:
     def verify(self, stored: Stored, sha256: str) -> bool:
         """Tell whether a stored blob has its digest: by the note about this very file, else recomputed."""
         with files.store_errors(stored.path), open_regular(stored.path) as file:
-            state = identity(os.fstat(file.fileno()))
+            before = os.fstat(file.fileno())  # a change while it is hashed gives the file another identity
+            state = identity(before)
             if stored.size > _CHUNK and not self.noted(sha256, state):
                 self.notes.refresh()  # another process may have noted it just now
             if self.noted(sha256, state):
                 return True
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 return False
-            self.note(sha256, os.fstat(file.fileno()))
+            self.note(sha256, before)
             return True
 
     def noted(self, sha256: str, state: str) -> bool:
@@ -126,8 +127,8 @@ class Store:
         if stored is None or stored.size > size:
             return None
         with files.store_errors(stored.path), open_regular(stored.path) as file:
-            data = file.read(size + 1)
             info = os.fstat(file.fileno())
+            data = file.read(size + 1)
         if hashlib.sha256(data).hexdigest() != sha256:
             return None
         self.identities[sha256] = identity(info)

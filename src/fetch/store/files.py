@@ -125,10 +125,11 @@ def read_or_none(path: str) -> bytes | None:
 
 
 def read_and_stat(path: str) -> tuple[bytes, os.stat_result] | None:
-    """Return the bytes of a small file and the state of the very file that they come from, None without one."""
+    """Return the bytes of a small file and the state that their file had before they were read, None without one."""
     try:
         with open_regular(path) as file:
-            return file.read(), os.fstat(file.fileno())
+            before = os.fstat(file.fileno())
+            return file.read(), before
     except (FileNotFoundError, NotADirectoryError):
         return None
 
