@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..resolver.index.readers.manifest import BlobRef
     from .model import Source, Wanted
     from .session import Session
     from .store.cas import Store
@@ -132,7 +133,7 @@ async def _layout3(asking: Asking, wanted: Wanted) -> VerifiedPackage:
     what = f"manifest {url.partition('?')[0].rpartition('/')[2]}"
     verified = _apply(session, source, data, what)
     ref = verified.manifest.spec()
-    verified.manifest.tarball()  # a manifest without payload is of no use: say so before anything else
+    tarball = verified.manifest.tarball()  # without payload it is of no use: say so before anything else
     if ref.size > session.limits.spec_blob_bytes:
         raise FormatError(
             f"{what} promises a spec document of {ref.size} bytes; the limit is {session.limits.spec_blob_bytes}",
@@ -140,7 +141,7 @@ async def _layout3(asking: Asking, wanted: Wanted) -> VerifiedPackage:
             context={"size": ref.size},
         )
     blob = await asking.blob(blob_url(source, ref.sha256), ref.sha256, ref.size)
-    package = _bound(wanted, source, verified, blob, what, stored=False)
+    package = _bound(wanted, source, verified, (tarball, ref), blob, what, stored=False)
     await asking.run(_keep, session.store, kept_name(wanted, V3), data, blob, ref.sha256)
     return package
 
@@ -153,7 +154,10 @@ def _stored_layout3(session: Session, wanted: Wanted, source: Source) -> Verifie
     verified = _apply(session, source, data, what)
     ref = verified.manifest.spec()
     blob = session.store.read(ref.sha256, ref.size)
-    return None if blob is None else _bound(wanted, source, verified, blob, what, stored=True)
+    if blob is None:
+        return None
+    blobs = (verified.manifest.tarball(), ref)
+    return _bound(wanted, source, verified, blobs, blob, what, stored=True)
 
 
 def lock_key(wanted: Wanted) -> str:
@@ -172,17 +176,24 @@ def _apply(session: Session, source: Source, data: bytes, what: str) -> Verified
 
 
 def _bound(
-    wanted: Wanted, source: Source, verified: VerifiedManifest, blob: bytes, what: str, *, stored: bool
+    wanted: Wanted,
+    source: Source,
+    verified: VerifiedManifest,
+    blobs: tuple[BlobRef, BlobRef],
+    blob: bytes,
+    what: str,
+    *,
+    stored: bool,
 ) -> VerifiedPackage:
-    manifest = verified.manifest
-    document = read_spec_blob(blob, manifest.spec(), what=f"spec document of {wanted}")
+    tarball, spec = blobs
+    document = read_spec_blob(blob, spec, what=f"spec document of {wanted}")
     check_binding(document, name=wanted.name, version=wanted.version, hash=wanted.hash, what=what)
     if wanted.node is not None:
         check_index_node(document, wanted.node, what=what)
     return VerifiedPackage(
         wanted,
-        manifest.tarball(),
-        manifest.spec(),
+        tarball,
+        spec,
         document,
         source,
         verified.signature,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import queue
-import threading
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +24,7 @@ from .metadata import from_mirror, lock_key, stored
 from .payload import Delivered, Payload, wrong_digest, wrong_size
 from .resume import PartInfo
 from .session import Small
+from .store.batch import Batches
 from .transports import host_of, redact, scheme_of
 from .transports.errand import Ask, HandedBack, asked, run_without_requests
 
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from .transports import Head, Transport
     from .transports.errand import Errand
 
-_WRITERS = 4
-_WAITING = 64
-
 
 async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int, VerifiedPackage]:
     """Prove what can be proven without trouble, from the store or the first mirror; return it by its number.
@@ -51,14 +47,16 @@ async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int,
     Raises:
         StoreError: the store cannot be used.
     """
-    async with _writing(session) as writers:
-        proofs = _Proofs(session, writers)
-        made = [
-            (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
-            for number, one in enumerate(wanted)
-            for source in session.in_order(one.sources)[:1]
-        ]
+    proofs = _Proofs(session)
+    made = [
+        (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
+        for number, one in enumerate(wanted)
+        for source in session.in_order(one.sources)[:1]
+    ]
+    try:
         await _run(session, made, session.limits.metadata_in_flight)
+    finally:
+        session.drain()
     session.meter.network_bytes += proofs.received
     return proofs.results
 
@@ -72,8 +70,8 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
     limits = session.limits
     if limits.rate_bytes_per_s:  # to keep the pace is to sleep, and one thread for all cannot
         return {}
-    async with _writing(session) as writers:
-        payloads = _Payloads(session, writers)
+    async with _storing(session) as batches:
+        payloads = _Payloads(session, batches)
         made = [
             (source, lambda number=number, one=one, source=source: payloads.bring(number, one, source))
             for number, one in enumerate(packages)
@@ -86,16 +84,16 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
 
 
 @contextlib.asynccontextmanager
-async def _writing(session: Session) -> AsyncIterator[_Writers]:
-    """Give writers that are done at the end, also of a cancelled run."""
-    writers = _Writers()
+async def _storing(session: Session) -> AsyncIterator[Batches]:
+    """Give batches that are stored at the end, also of a cancelled run."""
+    batches = Batches(session.store)
     try:
-        yield writers
+        yield batches
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(writers.finish)
+            await to_thread.run_sync(batches.finish)
         session.drain()
-    writers.check()
+    batches.check()
 
 
 async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int) -> None:
@@ -140,10 +138,10 @@ class _Quick(Asking):
     """Asks in an errand: one try, no hop into another thread."""
 
     count: Callable[[int], None]
-    work: list[Callable[[], None]]
 
     async def run(self, work: Callable[..., None], *args: object) -> None:
-        self.work.append(partial(work, *args))  # for the writers, once all is proven
+        # Right here: small files, which are not synced. Another thread costs more than it takes over.
+        work(*args)
 
     async def document(self, url: str, limit: int) -> bytes:
         return await self._get(_Text(url, limit), url)
@@ -180,8 +178,8 @@ class _Text(Small):
 class _Proofs:
     """What the errands of one run proved."""
 
-    def __init__(self, session: Session, writers: _Writers) -> None:
-        self.session, self.writers = session, writers
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.results: dict[int, VerifiedPackage] = {}
         self.received = 0
 
@@ -196,24 +194,18 @@ class _Proofs:
             lock = session.store.try_lock(lock_key(wanted))
         if lock is None:
             return
-        work: list[Callable[[], None]] = []
         try:
             # Whoever had the lock before may have brought it.
-            found = stored(session, wanted, []) or await self._from(number, wanted, source, work)
+            found = stored(session, wanted, []) or await self._from(number, wanted, source)
             if found is not None:
-                work.append(partial(self._found, number, wanted, found))
-                writing, lock = lock, None
-                self.writers.put(_Job(writing, work))
+                self._found(number, wanted, found)
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
 
-    async def _from(
-        self, number: int, wanted: Wanted, source: Source, work: list[Callable[[], None]]
-    ) -> VerifiedPackage | None:
+    async def _from(self, number: int, wanted: Wanted, source: Source) -> VerifiedPackage | None:
         session = self.session
         try:
-            return await from_mirror(_Quick(session, source, number + 1, False, self._count, work), wanted)
+            return await from_mirror(_Quick(session, source, number + 1, False, self._count), wanted)
         except HandedBack:
             return None
         except SOURCE_ERRORS as error:
@@ -232,8 +224,8 @@ class _Proofs:
 class _Payloads:
     """What the errands of one run brought."""
 
-    def __init__(self, session: Session, writers: _Writers) -> None:
-        self.session, self.writers = session, writers
+    def __init__(self, session: Session, batches: Batches) -> None:
+        self.session, self.batches = session, batches
         self.results: dict[int, Delivered] = {}
         self.received = 0
 
@@ -255,9 +247,7 @@ class _Payloads:
             data = await self._get(number, package, source, lock)
             if data is not None:
                 writing, lock = lock, None
-                self.writers.put(
-                    _Job(writing, [partial(self._store, writing, number, package, source, data)])
-                )
+                self.batches.add(writing, blob.sha256, data, partial(self._stored, number, package, source))
         finally:
             if lock is not None:
                 lock.release()
@@ -289,10 +279,7 @@ class _Payloads:
                 self.received += len(sink.data)
         return sink.data
 
-    def _store(
-        self, lock: Lock | Lease, number: int, package: VerifiedPackage, source: Source, data: bytearray
-    ) -> None:
-        path = self.session.store.put_payload(lock, package.tarball.sha256, data)
+    def _stored(self, number: int, package: VerifiedPackage, source: Source, path: str) -> None:
         self.results[number] = Delivered(package, path, "network", source.mirror, caveats(package.failures))
         self.session.post(Stored(number + 1, str(package.wanted), path))
 
@@ -323,54 +310,3 @@ def _leave_part(store: Store, lock: Lock | Lease, package: VerifiedPackage, sink
         part.write(sink.data)
     finally:
         part.leave()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is to be done with the store in this order, while the lock is held."""
-
-    lock: Lock | Lease
-    work: Sequence[Callable[[], None]]
-
-
-class _Writers:
-    """Threads that write: waiting for the disk is theirs, and the receiving goes on meanwhile."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[_Job | None] = queue.Queue(_WAITING)
-        self._threads: list[threading.Thread] = []
-        self._errors: list[CachefetchError] = []
-
-    def put(self, job: _Job) -> None:
-        """Do it soon. Raises StoreError when writing has failed."""
-        if self._errors:
-            job.lock.release()
-            self.check()
-        if not self._threads:
-            self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_WRITERS)]
-            for thread in self._threads:
-                thread.start()
-        self._queue.put(job)
-
-    def finish(self) -> None:
-        """Wait until all is done, and end the threads."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def check(self) -> None:
-        """Raise the StoreError that stopped the writing, if there is one."""
-        if self._errors:
-            raise self._errors[0]
-
-    def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            try:
-                if not self._errors:
-                    for work in job.work:
-                        work()
-            except CachefetchError as error:
-                self._errors.append(error)
-            finally:
-                job.lock.release()

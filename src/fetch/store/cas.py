@@ -154,13 +154,7 @@ class Store:
                 context={"expected": sha256, "found": found},
             )
         path = self.path(sha256)
-        with files.store_errors(path):
-            there = files.read_and_stat(path)
-        if there is None or there[0] != data:
-            info = self._write(f"put-{sha256}", path, data, new=there is None)
-        else:
-            info = there[1]
-        self.identities[sha256] = identity(info)
+        self.identities[sha256] = identity(self._write(f"put-{sha256}", path, data))
         return path
 
     def put_payload(self, lock: Lock | Lease, sha256: str, data: bytes | bytearray) -> str:  # noqa: ARG002 - proves that it is held
@@ -204,11 +198,9 @@ class Store:
 
     def put_manifest(self, key: str, data: bytes) -> None:
         """Keep a verified manifest byte for byte under ``NAME-VERSION-HASH``."""
-        there = self.manifest(key)
-        if there != data:
+        if self.manifest(key) != data:
             path = self._manifest(self.root, key)
-            info = self._write(f"manifest-{key}", path, data, new=there is None)
-            self.identities[key] = identity(info)
+            self.identities[key] = identity(self._write(f"manifest-{key}", path, data))
 
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Return the lock of `key` (a sha256 for a payload), None when someone else has it.
@@ -275,10 +267,14 @@ class Store:
         self.note(sha256, info)
         self.notes.flush()  # others may wait for this blob: they need not hash it again
 
-    def _write(self, key: str, path: str, data: bytes, *, new: bool) -> os.stat_result:
+    def _write(self, key: str, path: str, data: bytes) -> os.stat_result:
+        """Write a small file unless it is there as it should be; return the state of that file."""
         with files.store_errors(path):
-            if new and (info := files.write_new(path, data, sync=self.sync_documents)):
+            if info := files.write_new(path, data, sync=self.sync_documents):
                 return info
+            there = files.read_and_stat(path)
+            if there is not None and there[0] == data:
+                return there[1]
         with self._wait_lock(key), files.store_errors(path):
             files.require_space(path, len(data))
             return files.write_atomic(self._partial(key, "part"), path, data, sync=self.sync_documents)

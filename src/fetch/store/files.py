@@ -13,7 +13,8 @@ from ...regular import open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from types import TracebackType
 
 #: Blobs are never changed in place, and a hard link outside the store must not invite it. The owner may delete.
 READ_ONLY = 0o444
@@ -38,22 +39,34 @@ _NO_ANONYMOUS = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, err
 _FICLONE = 0x40049409
 
 
-@contextlib.contextmanager
-def store_errors(path: str, hint_for: Callable[[OSError], str] | None = None) -> Iterator[None]:
+class store_errors:  # used as a function is; a generator takes five times as long
     """Turn an OSError into a StoreError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _full(path, None, error) from error
-        hint = hint_for(error) if hint_for else ""
-        if not hint and error.errno in _DENIED:
-            hint = "make its directory writable, or choose another one"
-        raise StoreError(
-            f"{path}: {error.strerror or error}",
-            hint=hint or "check this path and its file system",
-            context={"path": path, "errno": errno.errorcode.get(error.errno or 0, "")},
-        ) from error
+
+    __slots__ = ("_hint_for", "_path")
+
+    def __init__(self, path: str, hint_for: Callable[[OSError], str] | None = None) -> None:
+        self._path, self._hint_for = path, hint_for
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise _store_error(self._path, error, self._hint_for(error) if self._hint_for else "") from error
+
+
+def _store_error(path: str, error: OSError, hint: str) -> StoreError:
+    if error.errno in _FULL:
+        return _full(path, None, error)
+    if not hint and error.errno in _DENIED:
+        hint = "make its directory writable, or choose another one"
+    return StoreError(
+        f"{path}: {error.strerror or error}",
+        hint=hint or "check this path and its file system",
+        context={"path": path, "errno": errno.errorcode.get(error.errno or 0, "")},
+    )
 
 
 def require_space(path: str, size: int) -> None:
@@ -197,10 +210,23 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> os.stat_resu
 
     Returns the state of the file; None, and makes nothing, when `path` exists or the system has no such files.
     """
+    descriptor = write_unnamed(path, data)
+    if descriptor is None:
+        return None
+    try:
+        if sync:
+            os.fsync(descriptor)
+        return give_name(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def write_unnamed(path: str, data: bytes | bytearray) -> int | None:
+    """Write a file that can get the name `path` later, and return its descriptor; None where there are none such."""
     directory = os.path.dirname(path)
     if not _ANONYMOUS:
         return None
-    flags = os.O_WRONLY | os.O_CLOEXEC | _ANONYMOUS
+    flags = os.O_RDWR | os.O_CLOEXEC | _ANONYMOUS
     try:
         try:
             descriptor = os.open(directory, flags, READ_ONLY)
@@ -212,21 +238,27 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> os.stat_resu
             return None
         raise
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        if sync:
-            os.fsync(descriptor)
-        try:
-            # With a directory's descriptor, which an absolute path does not need, it is linkat(2), that can follow.
-            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
-        except OSError as error:
-            if error.errno in _NO_ANONYMOUS or isinstance(error, FileExistsError | FileNotFoundError):
-                return None
-            raise
-        return os.fstat(descriptor)
-    finally:
+        written = os.write(descriptor, data)
+        if written < len(data):
+            view = memoryview(data)[written:]
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def give_name(descriptor: int, path: str) -> os.stat_result | None:
+    """Give a file without a name the name `path`, and return its state; None when `path` exists, or it cannot be."""
+    try:
+        # With a directory's descriptor, which an absolute path does not need, it is linkat(2), that can follow.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+    except OSError as error:
+        if error.errno in _NO_ANONYMOUS or isinstance(error, FileExistsError | FileNotFoundError):
+            return None
+        raise
+    return os.fstat(descriptor)
 
 
 def link_or_copy(source: str, destination: str, size: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import socket
 import ssl
@@ -22,7 +23,7 @@ from .stall import StallGuard
 from .status import REDIRECTS, broken, check_stall, check_status, tls_failed
 from .threads import Abort, Aborted
 from .width import Width
-from .wire import HEAD_BYTES, BadAnswer, Unspoken, parse_head, request_bytes
+from .wire import HEAD_BYTES, BadAnswer, Unspoken, parse_head, request_bytes, usual_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 
     from ..limits import Limits
     from .errand import Ask, Errand
-    from .wire import Answer, Origin
+    from .wire import Origin
 
 _BUFFER = 1 << 18
+#: A path that stands in a request as it stands in a URL.
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.+-]*")
 _DRAIN_BYTES = 1 << 16
 #: After so many failures of the network without any answer between them the host gets no new errands.
 _TROUBLE = 3
@@ -66,7 +69,9 @@ class Swarm:
         self.origin, self.tls, self.headers, self.limits, self.abort = origin, tls, headers, limits, abort
         self.selector = selectors.DefaultSelector()
         self.addresses: list[tuple[Any, ...]] = []
-        self.buffer = memoryview(bytearray(_BUFFER))
+        self.bytes = bytearray(_BUFFER)
+        self.buffer = memoryview(self.bytes)
+        self._base, self._tail = "", b""  # what URLs begin with, and what follows the path in their requests
         self._width = Width(width)
         self._lines: set[_Line] = set()  # with an errand
         self._idle: list[_Line] = []
@@ -117,6 +122,24 @@ class Swarm:
                 self._lines.add(line)
                 line.take(errand, ask)
 
+    def request(self, url: str) -> bytes:
+        """Return the request for a URL.
+
+        Raises:
+            HandedBack: it is at another origin.
+            ValueError, MirrorError: it is not usable.
+        """
+        base = self._base
+        if base and url.startswith(base) and _PLAIN_PATH.fullmatch(url, len(base)):
+            return b"GET %s%s" % (url[len(base) :].encode("ascii"), self._tail)
+        origin, target, headers = self.headers(url)
+        if origin != self.origin:
+            raise HandedBack
+        made = request_bytes(target, headers)
+        if url.endswith(target) and _PLAIN_PATH.fullmatch(target):
+            self._base, self._tail = url[: -len(target)], made[len(f"GET {target}") :]
+        return made
+
     def resolve(self) -> list[tuple[Any, ...]]:
         """Return the addresses of the host, looked up once."""
         if not self.addresses:
@@ -162,7 +185,7 @@ class _Line:
     def _reset(self) -> None:
         self._head = b""
         self._left = -1  # bytes of the body to come; -1 before the head is complete
-        self._answer: Answer | None = None
+        self._keeps = False  # the server answers further requests on this connection
         self._error: CachefetchError | None = None  # of the status: thrown once its body is read
         self._unsent = b""
 
@@ -181,10 +204,7 @@ class _Line:
         self._guard = StallGuard.of(limits, time.monotonic)
         self._quiet_since = now
         try:
-            origin, target, headers = self.swarm.headers(ask.url)
-            if origin != self.swarm.origin:
-                raise HandedBack
-            self._unsent = request_bytes(target, headers)
+            self._unsent = self.swarm.request(ask.url)
             if self._socket is None:
                 self._connect(self.swarm.resolve())
             else:
@@ -341,23 +361,26 @@ class _Line:
             if not got:
                 raise ConnectionError("the server closed the connection")
             self._quiet_since = time.monotonic()
-            done = self._bytes(buffer[:got])
+            done = self._bytes(got)
             # TLS may hold more than the socket shows; a full buffer means that there is more.
             if done or not (got == len(buffer) or self.swarm.tls is not None):
                 return
 
-    def _bytes(self, view: memoryview) -> bool:
+    def _bytes(self, got: int) -> bool:
         """Take what came; True when the answer is complete (and the line may be in other hands already)."""
         assert self._ask is not None
+        view = self.swarm.buffer[:got]
         if self._left < 0:
-            self._head += bytes(view)
+            before = len(self._head)
+            end = -1 if before else self.swarm.bytes.find(b"\r\n\r\n", 0, got)  # nearly always in one piece
+            self._head += bytes(view if end < 0 else view[: end + 4])
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._head) > HEAD_BYTES:
                     raise BadAnswer(f"headers of more than {HEAD_BYTES} bytes")
                 return False
-            view = memoryview(self._head)[end + 4 :]
-            self._judge(parse_head(self._head[: end + 2]))
+            view = view[end + 4 - before :]
+            self._judge(self._head[: end + 2])
         if len(view) > self._left:
             raise HandedBack  # more than was promised: the general way decides what to make of it
         if view:
@@ -370,13 +393,18 @@ class _Line:
         self._complete()
         return True
 
-    def _judge(self, answer: Answer) -> None:
+    def _judge(self, head: bytes) -> None:
         """Look at the head: begin the sink, or keep the error of the status until its body is read."""
         assert self._ask is not None
+        if (usual := usual_head(head)) is not None:
+            self._left, self._keeps = usual[0], True
+            self._ask.sink.begin(Head(usual[0], 0, strong_etag(usual[1])))
+            return
+        answer = parse_head(head)
         length = answer.length()
         if answer.status < 200 or answer.status in REDIRECTS or not answer.plain or length is None:
             raise HandedBack
-        self._answer, self._left = answer, length
+        self._left, self._keeps = length, answer.keeps
         try:
             check_status(
                 answer.status, answer.reason, answer.headers.get("retry-after"), self._ask.url, time.time()
@@ -391,9 +419,8 @@ class _Line:
         self._ask.sink.begin(Head(length, 0, strong_etag(answer.headers.get("etag"))))
 
     def _complete(self) -> None:
-        assert self._answer is not None
         assert self._ask is not None
-        usable = self._answer.keeps
+        usable = self._keeps
         self._served = True
         if self._error is not None:
             if isinstance(self._error, NetworkError):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: A longer head of an answer is refused.
 HEAD_BYTES = 1 << 16
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]{0,200}))?\r\n")
+_USUAL = re.compile(
+    rb"HTTP/1\.1 200 [^\r\n]{0,200}\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f]*\r\n)+"
+)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -258,6 +261,30 @@ def _shut(one: socket.socket) -> None:
     with contextlib.suppress(OSError):
         # Of the TCP socket below TLS: SSLSocket.shutdown would drop the state that the reader uses.
         socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+def usual_head(data: bytes) -> tuple[int, str | None] | None:
+    """Return the bytes of the body and the ETag of the usual answer: 200, plain, of one length, connection kept.
+
+    None for any other, which `parse_head` is for; it takes ten times as long.
+    """
+    lower = data.lower()
+    unusual = b"close" in lower or b"\r\ntransfer-encoding:" in lower or b"\r\ncontent-encoding:" in lower
+    if unusual or not _USUAL.fullmatch(data):
+        return None
+    length, etag = _field(lower, lower, b"\r\ncontent-length:"), _field(lower, data, b"\r\netag:")
+    if length is None or etag is None or not length.isdigit() or len(length) > 18:
+        return None
+    return int(length), etag.decode("latin-1") or None
+
+
+def _field(lower: bytes, data: bytes, name: bytes) -> bytes | None:
+    """Return the value of a header, b"" when it is not there, None when it is there twice."""
+    at = lower.find(name)
+    if at < 0:
+        return b""
+    start = at + len(name)
+    return None if lower.find(name, start) >= 0 else data[start : data.index(b"\r\n", start)].strip()
 
 
 def parse_head(data: bytes) -> Answer:
