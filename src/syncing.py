@@ -110,13 +110,27 @@ def select(selection: Selection, sources: Sources, policy: Policy) -> tuple[list
         else []
     )
 
-    def fits(record: Record) -> bool:
-        return (
-            (not include or any(satisfies(record.node, c, specs) for c in include))
-            and not any(satisfies(record.node, c, specs) for c in exclude)
-            and all(any(satisfies(record.node, c, specs) for c in group) for group in machines if group)
-            and (not policy.stack or not record.stacks or policy.stack in record.stacks)
+    def one_of(constraints: Sequence[Spec]) -> Callable[[Record], bool]:
+        return lambda record: any(satisfies(record.node, c, specs) for c in constraints)
+
+    filters: list[tuple[str, Callable[[Record], bool]]] = []
+    for words, constraints in (
+        (_words("--include", selection.include), include),
+        (_words("--target", selection.targets), machines[0]),
+        (_words("--os", selection.systems), machines[1]),
+    ):
+        if constraints:
+            filters.append((words, one_of(constraints)))
+    if exclude:
+        excluded = one_of(exclude)
+        filters.append((_words("--exclude", selection.exclude), lambda record: not excluded(record)))
+    if policy.stack:
+        filters.append(
+            (f"--stack {policy.stack}", lambda record: not record.stacks or policy.stack in record.stacks)
         )
+
+    def fits(record: Record) -> bool:
+        return all(keep(record) for _, keep in filters)
 
     for name, hash_, _ in selection.locked:
         locked = specs.record(hash_)
@@ -126,12 +140,30 @@ def select(selection: Selection, sources: Sources, policy: Policy) -> tuple[list
         elif fits(locked):
             found[hash_] = locked
     for query in queries:
-        roots = [record for record in _roots(query, selection, sources, policy) if fits(record)]
+        candidates = list(_roots(query, selection, sources, policy))
+        roots = [record for record in candidates if fits(record)]
         if not roots:
             what = str(query) if query else "any package"
-            problems.append(Problem("", what, "no-candidate", f"no binary of the mirrors satisfies {what}"))
+            problems.append(Problem("", what, "no-candidate", _nothing_left(what, candidates, filters)))
         found.update((record.node.hash, record) for record in roots)
     return list(found.values()), problems
+
+
+def _words(option: str, values: Iterable[str]) -> str:
+    return " ".join(f"{option} {value}" for value in values)
+
+
+def _nothing_left(
+    what: str, candidates: Sequence[Record], filters: Sequence[tuple[str, Callable[[Record], bool]]]
+) -> str:
+    """Say why no root is left: the first filter that leaves nothing of what those before it left."""
+    left = list(candidates)
+    for words, keep in filters:
+        before, left = len(left), [record for record in left if keep(record)]
+        if before and not left:
+            binaries = f"{before} {'binary' if before == 1 else 'binaries'}"
+            return f"{words} leaves nothing of {binaries} that satisfy {what}"
+    return f"no binary of the mirrors satisfies {what}"
 
 
 def through_lists(selection: Selection, lists: Sources, policy: Policy) -> tuple[Selection, Adjust]:
@@ -445,7 +477,7 @@ async def sync(
         job = _job(selection, sources, policy, delivery, journal, adjust)
         return await _run(job, engine, destination, journal, how, shard)
     waiting: Job | None = None
-    if shard is None and not destination.is_ours():  # a spec that nothing satisfies makes no directory
+    if not destination.is_ours():  # a spec that nothing satisfies makes no directory
         waiting = _job(selection, sources, policy, delivery, Journal(destination.own, write=False), adjust)
         if _is_nothing(waiting):
             return SyncReport("no-candidate", SyncPlan({}, 0, {}), dict(NOTHING_DONE), waiting.missing)
@@ -505,7 +537,7 @@ async def _run(
     from .fetch.mirror.execute import Sync
     from .fetch.mirror.plan import shard_of
 
-    nothing = shard is None and _is_nothing(job)
+    nothing = _is_nothing(job)
     if shard:
         mine = shard_of(job.wanted, *shard, lambda text: hashlib.sha256(text.encode()).digest())
         job = replace(job, wanted=tuple(mine))

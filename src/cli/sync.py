@@ -36,7 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--convert", action="store_true", help="write layout 3, unsigned, also from a mirror of layout 2"
     )
-    work.add_argument("--check", action="store_true", help="hash again what the destination has")
+    work.add_argument(
+        "--check",
+        action="store_true",
+        help="hash again what the destination has, and ask the mirrors for every manifest again",
+    )
     work.add_argument("--prune", action="store_true", help="remove blobs that no manifest names")
     work.add_argument("--wait", action="store_true", help="wait while another sync works on the destination")
     work.add_argument("--shard", metavar="I/N", help="copy part I of N, without keys and index")

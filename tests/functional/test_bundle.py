@@ -177,6 +177,18 @@ def test_a_volume_cut_in_its_list_does_not_spoil_the_others(
     assert done["done"]["packages"] > 0
 
 
+@pytest.mark.parametrize("length", [0, 100, 700])
+def test_a_volume_cut_before_the_end_of_its_header_is_damaged_not_missing(
+    cli: Cli, tmp_path: Path, volumes: list[Path], length: int
+) -> None:
+    os.truncate(volumes[1], length)
+    for words in (("verify",), ("import", "--to", tmp_path / "to")):
+        done = cli("bundle", words[0], volumes[0].parent, "--key", KEY, *words[1:], "--json")
+        assert done.code == 9, done.err
+        damage = [(p["name"], p["what"], p["path"]) for p in done.json["problems"] if p["path"]]
+        assert damage == [("volume 2", "bad-format", str(volumes[1]))]
+
+
 def test_a_volume_cut_in_what_every_volume_holds_is_named(cli: Cli, tmp_path: Path) -> None:
     exported(cli, MIRROR, tmp_path / "x.bundle")
     text = (tmp_path / "x.bundle").read_bytes()

@@ -216,6 +216,63 @@ def test_check_hashes_again_and_replaces_what_changed_in_place(cli: Cli, tmp_pat
     assert files(to) == before
 
 
+@pytest.mark.parametrize("fixture", ["v3-unsigned", "v2-unsigned"])
+def test_check_replaces_a_fifo_in_the_place_of_a_package_file(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    to = tmp_path / "to"
+    words = ("sync", "zlib", "--from", FIXTURES / fixture, "--unsigned", "--to", to, "--json")
+    assert cli(*words).code == 0
+    before = files(to)
+    tarballs = [path for path in sorted(to.rglob("*.spack")) if path.is_file()]
+    blob = tarballs[0] if tarballs else tarball_of(to, "zlib")[0]
+    blob.unlink()
+    os.mkfifo(blob)
+    done = cli(*words, "--check")
+    assert done.code == 0, done.err
+    assert files(to) == before
+
+
+def push_again(mirror: Path, name: str) -> Path:
+    """Give a package of an unsigned mirror another tarball, as a second build under the same hash has; return it."""
+    path = sorted(mirror.glob(f"v3/manifests/spec/{name}/*.json"))[-1]
+    manifest = json.loads(path.read_text())
+    entry = next(entry for entry in manifest["data"] if ".install." in entry["mediaType"])
+    old = mirror / "blobs/sha256" / entry["checksum"][:2] / entry["checksum"]
+    data = old.read_bytes() + b"again"
+    digest = hashlib.sha256(data).hexdigest()
+    entry.update(checksum=digest, contentLength=len(data))
+    new = mirror / "blobs/sha256" / digest[:2] / digest
+    new.parent.mkdir(exist_ok=True)
+    new.write_bytes(data)
+    path.write_text(json.dumps(manifest))
+    old.unlink()
+    return new
+
+
+def test_check_brings_a_binary_that_was_pushed_again_under_its_hash(cli: Cli, tmp_path: Path) -> None:
+    source = shutil.copytree(UNSIGNED, tmp_path / "source")
+    to = tmp_path / "to"
+    words = ("sync", "zlib@1.3.1", "--from", source, "--unsigned", "--to", to, "--json")
+    assert cli(*words).code == 0
+    new = push_again(source, "zlib")
+    assert cli(*words).json["done"]["copied_blobs"] == 0  # what is there is trusted
+    done = cli(*words, "--check")
+    assert (done.code, done.json["done"]["copied_blobs"]) == (0, 1), done.err
+    assert (to / new.relative_to(source)).read_bytes() == new.read_bytes()
+    assert verified(cli, to, "--unsigned")["notes"]["unnamed_blobs"] == 1  # for --prune
+
+
+def test_check_keeps_what_the_source_has_lost(cli: Cli, tmp_path: Path) -> None:
+    source = shutil.copytree(UNSIGNED, tmp_path / "source")
+    to = tmp_path / "to"
+    words = ("sync", "zlib@1.3.1", "--from", source, "--unsigned", "--to", to, "--json")
+    assert cli(*words).code == 0
+    before = files(to)
+    sorted(source.glob("v3/manifests/spec/zlib/*.json"))[-1].unlink()
+    done = cli(*words, "--check")
+    assert done.code == 0, done.err
+    assert files(to) == before
+
+
 @pytest.mark.parametrize("damage", ["missing", "wrong"])
 def test_a_bad_source_blob_stops_nothing_else_and_says_who_needs_it(
     cli: Cli, tmp_path: Path, damage: str
@@ -402,6 +459,29 @@ def test_a_spec_that_nothing_satisfies_makes_no_directory(cli: Cli, tmp_path: Pa
     assert (done.code, done.json["code"]) == (3, "no-candidate")
     assert "nothere" in done.err
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("to", "x."))] == []
+
+
+def test_a_shard_of_nothing_makes_no_directory(cli: Cli, tmp_path: Path) -> None:
+    done = sync(cli, "nothere", "--shard", "1/2", to=tmp_path / "to")
+    assert (done.code, done.json["status"]) == (3, "no-candidate")
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--target", "nosuch"), "--target nosuch"),
+        (("--os", "nosuch", "--target", "x86_64_v3"), "--os nosuch"),
+        (("--include", "@0.1"), "--include @0.1"),
+        (("--exclude", "zlib"), "--exclude zlib"),
+    ],
+)
+def test_the_filter_that_leaves_nothing_is_named(
+    cli: Cli, tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    done = sync(cli, "zlib", *words, to=tmp_path / "to")
+    assert done.code == 3
+    assert f"{named} leaves nothing of " in done.err
 
 
 def test_two_mirrors_with_one_key_each_publish_both(cli: Cli, tmp_path: Path) -> None:

@@ -147,11 +147,15 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
     problems = []
     for number, labels in needed.items():
         text = bundle.volume_text((number,))
-        if have is not None and not labels and number not in bundle.short:
+        if have is not None and not labels and number not in {**bundle.short, **bundle.cut}:
             continue  # a volume that is damaged is named even so
         if number in bundle.short:
             path = bundle.short[number].path
             message, what = f"{path} is {text} and not whole: copy it again", "size-mismatch"
+        elif number in bundle.cut:
+            path = bundle.cut[number]
+            message = f"{path} has the name of {text} and is no volume: it was cut or changed, copy it again"
+            what = "bad-format"
         else:
             path, what = "", "volume-missing"
             message = f"{text} of the bundle {bundle.name} is not here; it holds {len(labels)} packages"

@@ -21,6 +21,7 @@ from .format import (
     read_list,
     read_member_header,
     volume_bytes,
+    volume_names,
 )
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ class Bundle:
         volumes: the volumes that are here, by number.
         short: volumes that are here and too short or too long; they are not in `volumes`. What stands in every
             volume is read from one of them when none is whole.
+        cut: paths of missing volumes of which a file is here that does not even tell what it is, by number.
     """
 
     def __init__(self, volumes: Sequence[Volume]) -> None:
@@ -71,6 +73,7 @@ class Bundle:
                 )
             whole = os.path.getsize(volume.path) == volume_bytes(self.contents, number, volume.data_start)
             (self.volumes if whole else self.short).setdefault(number, volume)
+        self.cut = _cut(self.header.volumes, {**self.short, **self.volumes})
         self._entries: Mapping[str, Entry] = {entry.file.path: entry for entry in self.contents.entries}
 
     @property
@@ -162,6 +165,16 @@ class Bundle:
     def read(self, path: str) -> bytes:
         """Return a small file whole. Raises NotFoundError, MirrorError."""
         return b"".join(self.chunks(self.require(path)))
+
+
+def _cut(of: int, known: Mapping[int, Volume]) -> dict[int, str]:
+    """Return files with the names that missing volumes have beside one that is known: they were not read as volumes."""
+    directory, name = os.path.split(next(iter(known.values())).path)
+    names = volume_names(name.removesuffix(SUFFIX).rpartition(".")[0] + SUFFIX, of)
+    if of == 1 or name not in names:
+        return {}  # somebody gave them other names
+    paths = {number: os.path.join(directory, one) for number, one in enumerate(names, 1)}
+    return {number: path for number, path in paths.items() if number not in known and os.path.isfile(path)}
 
 
 def open_bundle(location: str) -> Bundle:

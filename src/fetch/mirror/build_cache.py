@@ -33,7 +33,7 @@ from ..store.cas import Stored
 from ..verify.binding import parse_spec
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.specfile import tarball_digest
-from .destination import Destination
+from .destination import Destination, list_no_files
 from .plan import Listing, Problem
 
 TYPE_CHECKING = False
@@ -104,12 +104,13 @@ class BuildCache(Destination):
     def manifest(self, key: str) -> bytes | None:
         """Return the spec file that waits or is published, the signed one first."""
         stem = key.removesuffix(".v2")
-        if stem in self._pending or stem not in self._files:
+        if stem in self._pending or stem not in self._files or stem in self._asked_again:
             return self._pending.get(stem)
         return next((data for path in self._files[stem] if (data := self.read_file(path))), None)
 
     def put_manifest(self, key: str, data: bytes) -> None:
         """Hold a proven spec file back until `publish`."""
+        self._asked_again.discard(key.removesuffix(".v2"))
         self._pending[key.removesuffix(".v2")] = data
 
     def publish(self, key: str) -> None:
@@ -146,6 +147,13 @@ class BuildCache(Destination):
                     full = full.removesuffix(suffix)
                     manifests[self._short.get(full, full)] = path
         return Listing(blobs, manifests)
+
+    def clear(self) -> None:
+        """Remove what stands in the place of a package file and is no file, such as a FIFO."""
+        with files.store_errors(self.mirror):
+            for path in list_no_files(os.path.join(self.mirror, BUILD_CACHE)):
+                if path.endswith((_SIGNED, _UNSIGNED, _TARBALL)):
+                    os.unlink(path)
 
     def names(self, package: VerifiedPackage) -> tuple[tuple[str, int], tuple[str, int]]:
         """Return path and size of a package's tarball and spec file."""

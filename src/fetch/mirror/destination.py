@@ -36,13 +36,14 @@ from .plan import Listing, by_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..model import VerifiedPackage, Wanted
     from ..store.lease import Lease
 
 OWN = ".cachefetch"
 _SUFFIX = ".spec.manifest.json"
+_SHA256_LENGTH = 64
 
 
 class Destination(Store):
@@ -69,6 +70,17 @@ class Destination(Store):
         self.added: dict[str, int] = {}
         self._paths: dict[str, str] = {}
         self._pending: dict[str, bytes] = {}
+        self._asked_again: set[str] = set()
+
+    def ask_again(self, stems: Iterable[str]) -> None:
+        """Hold the manifests of these packages back: a mirror may have others by now."""
+        self._asked_again.update(stems)
+
+    def believe(self, stem: str) -> bool:
+        """Give the manifest of a package again that `ask_again` held back; False when it was not held back."""
+        held = stem in self._asked_again
+        self._asked_again.discard(stem)
+        return held
 
     def expect(self, stem: str, wanted: Wanted) -> None:
         """Tell where the manifest of ``NAME-VERSION-HASH`` belongs."""
@@ -84,7 +96,7 @@ class Destination(Store):
         """Return the manifest that waits or is published."""
         if key in self._pending:
             return self._pending[key]
-        if key not in self._paths:
+        if key not in self._paths or key in self._asked_again:
             return None  # a document of another layout: it is not kept, see `adopt`
         with files.store_errors(self._paths[key]):
             return files.read_or_none(self._paths[key])
@@ -92,6 +104,7 @@ class Destination(Store):
     def put_manifest(self, key: str, data: bytes) -> None:
         """Hold a proven manifest back until `publish`."""
         if key in self._paths:
+            self._asked_again.discard(key)
             self._pending[key] = data
 
     def adopt(self, package: VerifiedPackage) -> VerifiedPackage:
@@ -113,6 +126,7 @@ class Destination(Store):
 
     def publish(self, key: str) -> None:
         """Write the manifest of a package whose blobs are complete."""
+        self._asked_again.discard(key)
         data = self._pending.pop(key, None)
         if data is not None:
             self.write(self._paths[key], data)
@@ -153,6 +167,13 @@ class Destination(Store):
     def listing(self) -> Listing:
         """Return what is there; a directory that does not exist is empty."""
         return Listing(list_blobs(self.mirror), list_manifests(self.mirror))
+
+    def clear(self) -> None:
+        """Remove what stands in the place of a blob and is no file, such as a FIFO: nothing could be written there."""
+        with files.store_errors(self.mirror):
+            for path in list_no_files(os.path.join(self.mirror, "blobs", "sha256")):
+                if len(os.path.basename(path)) == _SHA256_LENGTH:
+                    os.unlink(path)
 
     def names(self, package: VerifiedPackage) -> tuple[tuple[str, int], tuple[str, int]]:
         """Return name and size of a package's tarball and spec document, as `listing` names them."""
@@ -292,8 +313,23 @@ def list_blobs(mirror: str) -> dict[str, int]:
                     os.scandir(os.path.join(base, prefix)) as entries,
                 ):
                     for entry in entries:
-                        if len(entry.name) == 64 and entry.name.startswith(prefix):
+                        if len(entry.name) == _SHA256_LENGTH and entry.name.startswith(prefix):
                             found[entry.name] = entry.stat().st_size
+    return found
+
+
+def list_no_files(directory: str) -> list[str]:
+    """Return what is neither a file, a directory nor a link, in `directory` and the directories in it."""
+    found: list[str] = []
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            found += list_no_files(entry.path)
+        elif not entry.is_symlink() and not entry.is_file():
+            found.append(entry.path)
     return found
 
 
@@ -304,7 +340,7 @@ def blob_names(mirror: str) -> Iterator[str]:
         for prefix in _names(base):
             if len(prefix) == 2:
                 for name in _names(os.path.join(base, prefix)):
-                    if len(name) == 64 and name.startswith(prefix):
+                    if len(name) == _SHA256_LENGTH and name.startswith(prefix):
                         yield name
 
 

@@ -95,7 +95,11 @@ class Sync:
         """
         for one in self.job.wanted:
             self.to.expect(stem_of(one), one)
+        if not self.how.dry_run:
+            await to_thread.run_sync(self.to.clear)
         listing = await to_thread.run_sync(self.to.listing)
+        if self.how.check:
+            self.to.ask_again(stem_of(one) for one in self.job.wanted)
         known, rest = split_known(self.job.wanted, self.journal, listing, check=self.how.check)
         try:
             packages = await self._prove(rest, any_known=bool(known))

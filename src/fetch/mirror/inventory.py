@@ -87,7 +87,14 @@ async def prove_selection(
         return replace(found, document=root)
 
     async def one(number: int, package: Wanted) -> VerifiedPackage:
-        found = quick.pop(number, None) or await prove(session, package, number + 1)
+        found = quick.pop(number, None)
+        if found is None:
+            try:
+                found = await prove(session, package, number + 1)
+            except SOURCE_ERRORS:
+                if not destination.believe(stem_of(package)):
+                    raise
+                found = await prove(session, package, number + 1)  # no mirror has another one: ours counts
         return await to_thread.run_sync(settled, found)
 
     packages: dict[int, VerifiedPackage] = {}
