@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from ..fetch.extract import Contents
+    from ..fetch.unpack.model import Contents
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ from tests.tools import archive
 from cachefetch.errors import ArchiveError, CachefetchError, NotFoundError
 from cachefetch.fetch.keys import published
 from cachefetch.fetch.resume import read_info
-from cachefetch.fetch.tar import FILE, members, padding
+from cachefetch.fetch.unpack.tar import FILE, members, padding
 from cachefetch.fetch.verify import freshness
 from cachefetch.fetch.verify.binding import parse_spec, read_spec_blob
 from cachefetch.fetch.verify.image import parse_image, read_config

@@ -21,7 +21,9 @@ from tests.tools import archive as make
 from tests.tools.archive import PREFIX, directory, entry, hard_link, package, stored, symlink
 
 from cachefetch.errors import ArchiveError, CachefetchError, DigestError, TruncatedError, UsageError
-from cachefetch.fetch.extract import Contents, ExtractLimits, _deepest, _Piece, extract_tarball
+from cachefetch.fetch.extract import extract_tarball
+from cachefetch.fetch.unpack.buildroot import Search, deepest
+from cachefetch.fetch.unpack.model import Contents, ExtractLimits
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 GOOD = make.good()
@@ -120,6 +122,23 @@ def test_files_that_hold_the_build_root_are_counted(tmp_path: Path) -> None:
     data = package(entry("./across", across), entry("./no", b"/opt/stor/e"))
     (tmp_path / "two").mkdir()
     assert unpack(stored(data), tmp_path / "two").holding == 1
+
+
+@pytest.mark.parametrize(
+    ("root", "held"),
+    [("/opt", 3), ("/opt/store", 2), ("/opt/store/pad/pad", 1), ("/opt/store/pad/pad/linux/gcc", 0)],
+)
+def test_the_root_may_be_any_directory_above_the_package(tmp_path: Path, root: str, held: int) -> None:
+    """It is told at the end of the archive, after the files that are searched for it."""
+    prefix = "opt/store/pad/pad/linux/gcc/demo-1.0-" + "a" * 32
+    texts = ("/opt/x", "/opt/store/x", "/opt/store/pad/pad/x")
+    entries = [
+        directory(prefix),
+        *(entry(f"{prefix}/{number}", text.encode()) for number, text in enumerate(texts)),
+        entry(f"{prefix}/.spack/binary_distribution", f"{{buildpath: {root}, x: y}}".encode()),
+    ]
+    contents = unpack(stored(make.archive(entries)), tmp_path)
+    assert (contents.root, contents.holding) == (root, held)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -440,7 +459,8 @@ def test_a_path_is_found_wherever_the_pieces_of_a_file_end(parts: list[bytes], d
     text = b"".join(parts)
     above = (b"/opt", b"/opt/store", b"/opt/store/p")
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
-    depth, tail = 0, b""
+    search = Search(above)
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        depth, tail = _deepest(above, depth, _Piece(b"?" + text + b"?", start + 1, end + 1), tail)
-    assert depth == sum(path in text for path in above)
+        search.feed(b"?" + text + b"?", start + 1, end + 1)
+    assert search.depth == sum(path in text for path in above)
+    assert deepest(above, 0, b"?" + text + b"?", 1, len(text) + 1) == search.depth

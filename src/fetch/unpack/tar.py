@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from ..errors import ArchiveError
-from ..values import frozen
+from ...errors import ArchiveError
+from ...values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Unpacking archives of packages: expanding, reading members, checking them, writing them."""
