@@ -30,7 +30,7 @@ from .recall import exists_noting, is_askable, keep, question, recall
 from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
 from .resolver.rules.context import Policy
 from .sources import index_facts, open_known, open_sources
-from .values import frozen
+from .values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,6 +191,21 @@ class Base:
         """Return sentences about what was odd about keys and indexes."""
         return (*self._key_problems, *(message for _, message in self.rollbacks))
 
+    def key_notes(self) -> tuple[str, ...]:
+        """Return a sentence for each file of the key directory that is damaged; the keys themselves are not read."""
+        from .fetch.keyfiles import damaged_key_files
+
+        return damaged_key_files(os.path.join(self.options.config.config_dir, "keys"))
+
+    def _noted_steps(self, steps: Steps[Resolution]) -> Steps[Resolution]:
+        """Add what is wrong with key files to the notes of the first root; that is never part of a kept answer."""
+        answer = yield from steps
+        notes = self.key_notes()
+        if not notes or not answer.roots:
+            return answer
+        first, *rest = answer.roots
+        return changed(answer, roots=(changed(first, notes=(*notes, *first.notes)), *rest))
+
     def _healed(self, work: Callable[[], Steps[T]]) -> Steps[T]:
         """Run a step function; when it meets a damaged local index, drop that one and run it once more."""
         try:
@@ -312,7 +327,8 @@ class Base:
         parse_constraint(spec)  # a typing error shows before any mirror is asked
         sources = yield from self._open_steps()
         constraint = parse_constraint(spec, sources.specs)
-        return listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
+        found = listing(constraint, sources, externals=externals, host=host, policy=self.options.policy)
+        return changed(found, notes=(*self.key_notes(), *found.notes))
 
     def _key_steps(self) -> Steps[dict[str, tuple[Published, ...]]]:
         from .fetch.keys import published

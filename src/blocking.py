@@ -109,7 +109,9 @@ class Client(Base):
         """See `AsyncClient.resolve`."""
         return self._run(
             self._healed(
-                lambda: self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+                lambda: self._noted_steps(
+                    self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+                )
             )
         )
 

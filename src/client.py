@@ -133,7 +133,9 @@ class AsyncClient(Base):
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
         return await self._alone(
-            lambda: self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+            lambda: self._noted_steps(
+                self._resolve_steps(specs, host, unify, requirements, prereleases, others, full)
+            )
         )
 
     async def lock(self, resolution: Resolution) -> bytes:

@@ -27,6 +27,8 @@ def execute(args: argparse.Namespace) -> int:
     """Print everything that is known."""
     with client_from(args) as client:
         found = client.show(" ".join(args.spec), host=host_from(args, client))
+        for note in client.key_notes():
+            say(f"warning: {note}")
     if args.json:
         document(found.to_dict())
         return 0

@@ -8,6 +8,7 @@ Where the prefix is: docs/formats.md, from Spack 1.1. What is refused, and why: 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -113,13 +114,19 @@ def extract_tarball(
 
 
 def require_absent(destination: str) -> str:
-    """Return the absolute path of a directory to make. Raises UsageError when it exists and is not empty."""
+    """Return the absolute path of a directory to make. Raises UsageError when it exists and is not empty, or cannot."""
     target = os.path.abspath(destination)
     try:
         empty = not os.listdir(target)
     except FileNotFoundError:
         empty = not os.path.lexists(target)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(
+                f"{target}: the name is too long for this file system",
+                hint="name a shorter directory",
+                context={"path": target},
+            ) from error
         empty = False
     if not empty:
         raise UsageError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ..errors import BindingError, ConfigError, FormatError, NotFoundError, Stor
 from ..regular import open_regular
 from ..resolver.index.readers import Get, join
 from ..resolver.index.readers.manifest import KEY_INDEX_MANIFEST, key_manifest_path, parse_manifest
+from .keyfiles import MAX_KEY_SIZE, NAME
 from .transports import redact
 from .verify.binding import check_blob
 from .verify.openpgp import KeyInfo, Keyring, normalize_fingerprint
@@ -39,10 +39,6 @@ __all__ = [
     "trust",
     "untrust",
 ]
-
-#: Bytes. A key with hundreds of signatures has some 100 KB.
-MAX_KEY_SIZE = 4 << 20
-_FILE = re.compile(r"([0-9A-F]{40}(?:[0-9A-F]{24})?)\.asc")
 
 
 def default_directory(environ: Mapping[str, str]) -> str:
@@ -163,7 +159,7 @@ def _names(directory: str) -> list[str]:
 def _load_one(path: str, name: str) -> Keyring:
     """Read one file of the store; its name must be the fingerprint, or `untrust` would not find the key."""
     keyring = Keyring.from_bytes(_read(path, open_regular), what=path)
-    match = _FILE.fullmatch(name)
+    match = NAME.fullmatch(name)
     if match is None or keyring.fingerprints != {match[1]}:
         raise ConfigError(
             f"{path} is not named after the one key in it: add it with `cachefetch key trust FILE`"

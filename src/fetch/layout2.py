@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import NotFoundError
+from ..errors import FormatError, NotFoundError, StoreError
 from ..resolver.index.readers.manifest import BlobRef
 from .layouts import V2, kept_name, payload_url, spec_file_urls
 from .model import VerifiedPackage
+from .transports import redact
 from .verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node
 from .verify.policy import NONE
 from .verify.specfile import verify_spec_file
@@ -30,9 +31,31 @@ async def from_mirror(asking: Asking, wanted: Wanted) -> VerifiedPackage:
     what = f"spec file {url.partition('?')[0].rpartition('/')[2]}"
     package = _proven(session, wanted, source, data, what, 0, stored=False)
     place = session.store.locate(package.tarball.sha256)
-    size = place.size if place else await asking.size(payload_url(source, package))
+    size = place.size if place else await _told_size(asking, package)
     await asking.run(session.store.put_manifest, kept_name(wanted, V2), data)
     return _proven(session, wanted, source, data, what, size, stored=False)
+
+
+async def _told_size(asking: Asking, package: VerifiedPackage) -> int:
+    """Ask the mirror for the size of a tarball. What cannot be stored is this mirror's fault until it is proven.
+
+    Raises:
+        FormatError: the server does not tell, or tells more than there is room for.
+    """
+    url, store = payload_url(asking.source, package), asking.session.store
+    size = await asking.size(url)
+    rest = max(0, size - store.part_size(package.tarball.sha256))
+    try:
+        await asking.run(store.require_space, rest)
+    except StoreError as error:
+        if error.context.get("reason") != "disk-full":
+            raise
+        raise FormatError(
+            f"{redact(url)} has {size} bytes, says the server, more than there is room for ({error.message})",
+            hint="is it that large? Then make room; else the mirror is damaged: use another one, tell its owner",
+            context={"url": redact(url), "size": size},
+        ) from error
+    return size
 
 
 def from_store(session: Session, wanted: Wanted, source: Source) -> VerifiedPackage | None:

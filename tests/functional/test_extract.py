@@ -80,6 +80,13 @@ def test_an_existing_directory_is_not_touched(cli: Cli, tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "x") == ["mine"]
 
 
+def test_a_name_that_is_too_long_says_so(cli: Cli, tmp_path: Path) -> None:
+    done = cli("extract", ZLIB, tmp_path / ("x" * 300), *TRUSTED, "--json")
+    assert (done.code, done.json["code"]) == (2, "usage")
+    assert "too long" in done.json["message"]
+    assert "exists" not in done.err
+
+
 def test_without_key_nothing_is_unpacked(cli: Cli, tmp_path: Path) -> None:
     assert cli("extract", ZLIB, tmp_path / "x", "-m", MIRROR).code == 7
     assert not (tmp_path / "x").exists()

@@ -15,6 +15,7 @@ from tests.tools.mirrors import manifest_text, put_blob, record
 Cli = Callable[..., Done]
 FPR = "782919F9DB28EF14FA36F2A892DFACD7F6EA048A"
 OTHER = "A" * 40
+ZLIB = "/4znr57ewjpwhs3c5cux3abeg2ygubgbl"
 
 
 def test_trust_list_untrust(cli: Cli) -> None:
@@ -139,6 +140,36 @@ def test_the_keys_of_a_mirror_cannot_speak_to_the_terminal(cli: Cli, tmp_path: P
     done = cli("key", "fetch", "-m", tmp_path / "m")
     assert "evil" in done.out + done.err
     harmless(done.out, done.err)
+
+
+def test_commands_that_use_no_key_name_damaged_key_files(cli: Cli, tmp_path: Path) -> None:
+    """Every answer that is asked for anew or recalled; a good key is never named."""
+    cli("key", "trust", KEY)
+    ask = ("resolve", "zlib", "-m", MIRROR, *DEBIAN)
+    assert cli(*ask, "--json").json["roots"][0]["notes"] == []
+    keys = tmp_path / "config/cachefetch/keys"
+    good = (keys / f"{FPR}.asc").read_bytes()
+    bad = {
+        "zz.asc": good,
+        f"{OTHER}.asc": b"",
+        f"{'B' * 40}.asc": good[: len(good) // 2],
+        f"{'C' * 40}.asc": good.replace(b"PUBLIC KEY", b"PRIVATE KEY"),
+    }
+    for name, data in bad.items():
+        (keys / name).write_bytes(data)
+    (keys / f"{'D' * 40}.asc").symlink_to("nowhere")
+    expected = sorted([*bad, f"{'D' * 40}.asc"])
+    for _ in range(2):
+        done = cli(*ask, "--json")
+        assert done.code == 0
+        notes = done.json["roots"][0]["notes"]
+        assert [Path(note.split()[2]).name for note in notes] == expected
+        assert all("key trust" in note for note in notes)
+    assert cli("list", "-m", MIRROR, "--json").json["notes"] == notes
+    for words in (ask, ("list", "-m", MIRROR), ("show", ZLIB, "-m", MIRROR)):
+        done = cli(*words)
+        assert all(note in done.err for note in notes), words
+        assert FPR not in done.err
 
 
 def test_a_damaged_key_file_is_named(cli: Cli, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.server import Fault, FaultServer
 from tests.functional.conftest import FIXTURES, Done
 from tests.functional.test_trust import flip, sign_of
 from tests.services.registry import Registry
@@ -145,6 +146,25 @@ def test_attack_on_a_signed_mirror(cli: Cli, tmp_path: Path, name: str) -> None:
     done = cli("extract", f"/{attack.wanted['hash']}", tmp_path / "out/zlib", *words)
     assert (done.code, done.json["code"]) == (code, word), done.err
     nothing_left(tmp_path, attack.wanted["artifact"]["tarball_sha256"])
+
+
+@pytest.mark.parametrize("size", [10**15, 10**18])
+def test_an_absurd_size_is_the_fault_of_one_mirror(cli: Cli, tmp_path: Path, size: int) -> None:
+    """Nobody signs how long a tarball is here: what the server says of one must not end a run for lack of space."""
+    attack = Attack(tmp_path / "mirror", SIGNED)
+    Attack(tmp_path / "good", SIGNED)
+    wanted = f"/{attack.wanted['hash']}"
+    with FaultServer(str(attack.root)) as server:
+        path = "/" + attack.wanted["artifact"]["tarball"]
+        server.script(path, Fault(ignore_range=True, length=size, times=0))
+        done = cli("extract", wanted, tmp_path / "out/zlib", "-m", server.url, "--key", KEY, "--json")
+        assert (done.code, done.json["code"]) == (6, "bad-format"), done.err
+        assert str(size) in done.json["message"]
+        nothing_left(tmp_path, attack.wanted["artifact"]["tarball_sha256"])
+        mirrors = ("-m", server.url, "-m", tmp_path / "good")
+        done = cli("extract", wanted, tmp_path / "out/zlib", *mirrors, "--key", KEY, "--json")
+        assert done.code == 0, done.err
+        assert [warning["code"] for warning in done.json["warnings"]] == ["bad-format"]
 
 
 # --- where nobody signs, digests and binding still hold

@@ -8,6 +8,7 @@ import pytest
 
 from cachefetch.errors import ConfigError, StoreError
 from cachefetch.fetch import keys
+from cachefetch.fetch.keyfiles import MAX_KEY_SIZE
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures" / "keys"
 KEY = (FIXTURES / "cachefetch-test.pub.asc").read_bytes()
@@ -142,7 +143,7 @@ def test_key_files_of_the_command_line(tmp_path: Path) -> None:
 
 def test_oversize_key_file_is_refused(tmp_path: Path) -> None:
     large = tmp_path / "large.asc"
-    large.write_bytes(b"x" * (keys.MAX_KEY_SIZE + 1))
+    large.write_bytes(b"x" * (MAX_KEY_SIZE + 1))
     with pytest.raises(ConfigError, match="too large"):
         keys.load_files((str(large),))
 

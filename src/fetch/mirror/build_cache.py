@@ -26,7 +26,7 @@ from ...resolver.index.readers.places import (
 from ...resolver.index.readers.v2 import HASH, INDEX, KEYS
 from ...resolver.index.writer import DATABASE_VERSION, index_text, key_index_text, with_closure
 from ..failures import SOURCE_ERRORS
-from ..keys import MAX_KEY_SIZE
+from ..keyfiles import MAX_KEY_SIZE
 from ..layouts import V2, kept_name
 from ..store import files
 from ..store.cas import Stored

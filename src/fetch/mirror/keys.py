@@ -20,7 +20,7 @@ from ...resolver.index.readers.manifest import (
 )
 from ...resolver.index.writer import KEY_INDEX_MEDIA_TYPE, key_index_text, manifest_text
 from ..failures import SOURCE_ERRORS
-from ..keys import MAX_KEY_SIZE
+from ..keyfiles import MAX_KEY_SIZE
 from ..verify.binding import check_blob
 from ..verify.openpgp import Keyring
 from .plan import Problem
