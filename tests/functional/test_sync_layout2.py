@@ -159,11 +159,26 @@ def test_the_audit_finds_what_is_wrong(cli: Cli, tmp_path: Path) -> None:
         ]
     )
     assert cli("verify", mirror, *POLICY["v2-signed"], "-q").code == 9
-    repair = cli(
-        "verify", mirror, *POLICY["v2-signed"], "--repair", "--from", FIXTURES / "v2-signed", "--json"
-    )
-    assert repair.code == 2
-    assert "--check" in repair.json["hint"]
+
+
+def test_damage_is_repaired_from_another_mirror(cli: Cli, tmp_path: Path) -> None:
+    mirror = shutil.copytree(FIXTURES / "v2-signed", tmp_path / "mirror")
+    before = {path: data for path, data in files(mirror).items() if path not in INDEX}
+    tarballs = sorted(mirror.glob("build_cache/*/*/chain-3?-*/*.spack"))
+    tarballs[0].unlink()
+    tarballs[1].write_bytes(tarballs[1].read_bytes() + b"x")
+    specs = sorted(mirror.glob("build_cache/*chain-3[5-9]*.spec.json.sig"))
+    specs[0].write_text(specs[0].read_text().replace("chain-3", "chain-4", 1))
+    specs[3].unlink()
+    (mirror / INDEX[1]).write_text("0" * 64)
+    next(mirror.glob("build_cache/_pgp/*.pub")).write_text("no key")
+    with FaultServer(str(FIXTURES / "v2-signed")) as server:
+        words = ("--repair", "--from", server.url, "--json")
+        repair = cli("verify", mirror, *POLICY["v2-signed"], *words)
+    assert repair.code == 0, repair.out + repair.err
+    assert repair.json["repaired"] == 4
+    assert {path: data for path, data in files(mirror).items() if path not in INDEX} == before
+    assert len(installs(mirror)) == len(installs(FIXTURES / "v2-signed"))
 
 
 def test_workers_give_the_same_bytes_as_one(cli: Cli, tmp_path: Path) -> None:

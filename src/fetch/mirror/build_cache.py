@@ -211,7 +211,7 @@ def write_build_cache_index(
 
     Arguments and result as for `execute.write_index`.
     """
-    nodes, listed = _read_own_index(to)
+    nodes, listed = read_build_cache_index(to)
     manifests = {stem[-32:]: path for stem, path in to.listing().manifests.items()}
     held = {row.hash for row in rows if row.hash in manifests}
     damaged: list[str] = []
@@ -247,7 +247,8 @@ def write_build_cache_index(
     return damaged
 
 
-def _read_own_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:
+def read_build_cache_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:
+    """Return the nodes of the destination's index and the hashes that it holds; see `execute.read_own_index`."""
     try:
         database = json.loads(to.read_file(INDEX) or b"")["database"]
         specfile = specfile_of_database(database["version"])
