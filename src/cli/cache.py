@@ -57,13 +57,18 @@ def _info(store: Store, args: argparse.Namespace) -> int:
 
 
 def _gc(store: Store, args: argparse.Namespace) -> int:
-    from ..fetch.store.keep import garbage, hashes_in, remove, with_closure
+    from ..fetch.store.keep import garbage, hashes_in, held, remove, with_closure
 
     roots: set[str] = set()
     for what in args.keep:
         found = hashes_in(what if what.startswith("/") and not os.path.exists(what) else _read(what))
         if not found:
             raise UsageError(f"--keep {what}: no full hash in it", hint="a hash has 32 characters: /HASH")
+        if found.isdisjoint(held(store)):
+            raise UsageError(
+                f"--keep {what}: the store {store.root} has no such package; nothing was removed",
+                hint="check the hash, or leave it out; a FILE must name one package of the store at least",
+            )
         roots |= found
     doomed = garbage(store, with_closure(store, roots))
     if args.yes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +68,44 @@ def test_gc_keeps_what_a_kept_root_needs(cli: Cli, store: Path, tmp_path: Path) 
     assert leftovers(store) == []
     assert cli("cache", "verify").code == 0
     assert fetch(cli).code == 0
+
+
+@pytest.mark.parametrize("damage", ["document", "no document", "manifest"])
+def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(cli: Cli, store: Path, damage: str) -> None:
+    fetch(cli)
+    manifest = next((store / "manifests").glob(f"*-{ROOT_HASH}"))
+    what = manifest if damage == "manifest" else next(store.rglob(spec_blob(manifest)))
+    os.chmod(what, 0o644)
+    what.write_bytes(b"")
+    if damage == "no document":
+        what.unlink()
+    before = files(store)
+    done = cli("cache", "gc", "--yes", "--keep", f"/{ROOT_HASH}")
+    assert done.code == 10
+    assert ROOT_HASH in done.err
+    assert "nothing was removed" in done.err
+    assert files(store) == before
+    assert fetch(cli).code == 0
+    assert cli("cache", "gc", "--yes", "--keep", f"/{ROOT_HASH}", "--json").json["paths"] == []
+
+
+def spec_blob(manifest: Path) -> str:
+    """Return the digest of the spec document that a stored manifest names."""
+    signed = re.search(r"\{.*\n\}", manifest.read_text(), re.DOTALL)
+    assert signed
+    blobs = json.loads(signed[0])["data"]
+    return str(next(blob["checksum"] for blob in blobs if ".spec." in blob["mediaType"]))
+
+
+def test_gc_refuses_to_keep_what_the_store_does_not_have(cli: Cli, store: Path, tmp_path: Path) -> None:
+    fetch(cli)
+    before = files(store)
+    done = cli("cache", "gc", "--yes", "--keep", f"/{'a' * 32}")
+    assert done.code == 2
+    assert "no such package" in done.err
+    assert files(store) == before
+    (tmp_path / "list").write_text(f"{'a' * 32} {ROOT_HASH}")  # as a spack.lock, which has what builds need
+    assert cli("cache", "gc", "--keep", tmp_path / "list", "--json").json["paths"] == []
 
 
 def test_gc_leaves_young_work_in_progress(cli: Cli, store: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from ...errors import IntegrityError, TrustError
+from ...errors import IntegrityError, StoreError, TrustError
 from ...resolver.index.readers.manifest import parse_manifest
 from ..layouts import OCI, V2, parse_kept_name
 from ..verify.binding import parse_spec, read_spec_blob
@@ -82,8 +82,10 @@ def damaged(store: Store, report: Callable[[int], None]) -> list[str]:
 def garbage(store: Store, keep: Collection[str], *, now: float | None = None) -> Garbage:
     """Return what is not needed for the packages whose DAG hash is in `keep`.
 
-    Blobs that a kept manifest names stay, and so does work in progress of the last hour. A manifest that cannot be
-    read is garbage: it is asked for again when it is wanted.
+    Blobs that a kept manifest names stay, and so does work in progress of the last hour.
+
+    Raises:
+        StoreError: what a kept manifest names is not known, because it cannot be read.
     """
     moment = time.time() if now is None else now
     doomed: list[tuple[str, int]] = []
@@ -92,12 +94,11 @@ def garbage(store: Store, keep: Collection[str], *, now: float | None = None) ->
     with files.store_errors(store.root):
         for path, size in _files(os.path.join(store.root, "manifests")):
             known = parse_kept_name(os.path.basename(path))
-            digests = _digests(path, known[1]) if known and known[0] in keep else None
-            if digests is None:
-                doomed.append((path, size))
-            else:
+            if known and known[0] in keep:
                 kept += 1
-                needed |= digests
+                needed |= _digests(path, known[1])
+            else:
+                doomed.append((path, size))
         doomed += [(path, size) for digest, path, size in _blobs(store.root) if digest not in needed]
         for path, size in _files(os.path.join(store.root, "partial")):
             changed = files.stat_or_none(path)
@@ -127,21 +128,33 @@ def hashes_in(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"(?<![A-Za-z0-9])[a-z2-7]{32}(?![A-Za-z0-9])", text))
 
 
+def held(store: Store) -> frozenset[str]:
+    """Return the DAG hashes of the packages whose manifest the store has."""
+    with files.store_errors(store.root):
+        names = _names(os.path.join(store.root, "manifests"))
+    return frozenset(known[0] for name in names if (known := parse_kept_name(name)))
+
+
 def with_closure(store: Store, roots: Collection[str]) -> frozenset[str]:
-    """Return the DAG hashes of `roots` and of what they need to link and run, as far as the store knows."""
+    """Return the DAG hashes of `roots` and of what those of them that the store has need to link and run.
+
+    Raises:
+        StoreError: what one of them needs is not known, because its manifest or spec document is missing or damaged.
+    """
     found = set(roots)
-    for path, _ in _files(os.path.join(store.root, "manifests")):
-        known = parse_kept_name(os.path.basename(path))
-        if known and known[0] in roots:
-            found |= _closure(store, path, *known)
+    with files.store_errors(store.root):
+        for path, _ in _files(os.path.join(store.root, "manifests")):
+            known = parse_kept_name(os.path.basename(path))
+            if known and known[0] in roots:
+                found |= _closure(store, path, *known)
     return frozenset(found)
 
 
 def _closure(store: Store, path: str, root: str, layout: str) -> set[str]:
     try:
         nodes = {node.hash: node for node in _nodes(store, path, layout)}
-    except (IntegrityError, TrustError):
-        return set()
+    except (IntegrityError, TrustError) as error:
+        raise _unknown(path, error.message) from error
     found, waiting = {root}, [root]
     while waiting:
         node = nodes.get(waiting.pop())
@@ -149,6 +162,15 @@ def _closure(store: Store, path: str, root: str, layout: str) -> set[str]:
         found |= new
         waiting += new
     return found
+
+
+def _unknown(path: str, why: str) -> StoreError:
+    known = parse_kept_name(os.path.basename(path))
+    return StoreError(
+        f"nothing was removed: what {os.path.basename(path)} needs is not known: {why}",
+        hint=f"`cachefetch fetch /{known[0] if known else 'HASH'}` gets it again; or leave it out of --keep",
+        context={"path": path},
+    )
 
 
 def _nodes(store: Store, path: str, layout: str) -> tuple[Node, ...]:
@@ -161,14 +183,14 @@ def _nodes(store: Store, path: str, layout: str) -> tuple[Node, ...]:
         parse_image(data, what=path).config if image else parse_manifest(_text(data, path), what=path).spec()
     )
     blob = store.read(ref.sha256, ref.size)
-    return read_spec_blob(blob, ref, what=path).nodes if blob else ()
+    if blob is None:
+        raise IntegrityError(f"its spec document {store.path(ref.sha256)} is missing or damaged")
+    return read_spec_blob(blob, ref, what=path).nodes
 
 
-def _digests(path: str, layout: str) -> set[str] | None:
-    """Return the blobs that a stored manifest names, None when it cannot be read."""
-    data = files.read_or_none(path)
-    if data is None:
-        return None
+def _digests(path: str, layout: str) -> set[str]:
+    """Return the blobs that a stored manifest names."""
+    data = files.read_or_none(path) or b""
     try:
         if layout == V2:
             return {tarball_digest(parse_spec(_text(data, path), what=path), what=path)}
@@ -176,8 +198,8 @@ def _digests(path: str, layout: str) -> set[str] | None:
             image = parse_image(data, what=path)
             return {image.config.sha256, image.tarball.sha256}
         return {blob.sha256 for blob in parse_manifest(_text(data, path), what=path).blobs}
-    except (IntegrityError, TrustError):
-        return None
+    except (IntegrityError, TrustError) as error:
+        raise _unknown(path, error.message) from error
 
 
 def _text(data: bytes, path: str) -> bytes:
