@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SIGNED = ("required", "if-present", "none")
 LIBC = ("inferred", "recorded")
+#: The schemes of mirrors: those of `fetch.transports`, which costs start-up time to import.
+SCHEMES = ("https", "http", "file", "oci", "oci+http", "s3", "bundle")
 #: What every volume of a bundle begins with (`fetch.bundle.format.MAGIC`, which costs start-up time to import).
 _BUNDLE_MARK = b"cachefetch-bundle.json\0"
 SYSTEM_FILE = "/etc/cachefetch/config.toml"
@@ -90,8 +92,16 @@ class Config:
         return os.path.join(self.own_dir, "proofs", name)
 
 
-def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_FILE) -> Config:
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    system_file: str = SYSTEM_FILE,
+    problems: list[ConfigError] | None = None,
+) -> Config:
     """Read the configuration files that exist and the environment.
+
+    Where a list of `problems` is given, a mirror whose entry is not usable is left out and its error added there: the
+    commands that show and remove mirrors work all the same.
 
     Raises:
         ConfigError: a file or variable is not usable; names it and the setting.
@@ -104,7 +114,7 @@ def load(environ: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_
     mirrors: dict[str, Mirror] = {}
     for path in (system_file, os.path.join(config_dir, "config.toml")):
         if os.path.exists(path):
-            _apply_file(path, values, mirrors, origins)
+            _apply_file(path, values, mirrors, origins, problems)
     for name, read in (("CACHE_DIR", str), ("MAX_AGE", float), ("LIBC", str)):
         variable = f"CACHEFETCH_{name}"
         if text := env.get(variable):
@@ -140,6 +150,7 @@ def mirror_from_argument(
     """
     known = next((mirror for mirror in config.mirrors if mirror.name == text), None)
     if known is None:
+        check_scheme(text)
         signed = "none" if unsigned or is_registry(text) else "required"
         return Mirror(_shown(text), absolute(text), signed, (), key_files, "command line")
     return Mirror(
@@ -170,6 +181,16 @@ def check_policy(location: str, signed: str, pinned: tuple[str, ...], what: str)
             f"{what}: a registry holds no signatures, so none can be required of {_shown(location)}",
             hint='signed = "none" without keys accepts what the registry says: digests and binding are checked all '
             "the same; or use a mirror of layout 3",
+        )
+
+
+def check_scheme(location: str) -> None:
+    """Refuse a URL that no transport knows. Raises UsageError."""
+    scheme = location.partition("://")[0].lower()
+    if "://" in location and scheme not in SCHEMES:
+        raise UsageError(
+            f"{_shown(location)} has the unknown scheme {scheme}://",
+            hint=f"a directory, or a URL that begins with one of {', '.join(SCHEMES)}",
         )
 
 
@@ -232,6 +253,8 @@ def _checked_url(url: str) -> str:
         )
     elif not parts:
         problem = "has no host, or a host or port that cannot be"
+    elif set(parts[2] or "") & set("[]"):
+        problem = "has a bracket in the user or password, which must be written %5B or %5D there"
     elif parts[4] and not 0 < int(parts[4][1:]) < 65536:
         problem = f"has the port {parts[4][1:]}; ports are 1 to 65535"
     if problem or not parts:
@@ -259,12 +282,16 @@ def _xdg(env: Mapping[str, str], variable: str, default: str) -> str:
 
 
 def _apply_file(
-    path: str, values: dict[str, Any], mirrors: dict[str, Mirror], origins: dict[str, str]
+    path: str,
+    values: dict[str, Any],
+    mirrors: dict[str, Mirror],
+    origins: dict[str, str],
+    problems: list[ConfigError] | None,
 ) -> None:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             document = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
@@ -282,7 +309,13 @@ def _apply_file(
         values["network"] = _network(_table(document.pop("network"), path, "network"), path)
         origins["network"] = path
     for name, table in _table(document.pop("mirrors", {}), path, "mirrors").items():
-        mirrors[name] = _mirror(name, _table(table, path, f"mirrors.{name}"), path)
+        try:
+            mirrors[name] = mirror_from_table(name, table, path)
+        except ConfigError as error:
+            if problems is None:
+                raise
+            problems.append(error)
+            continue
         origins[f"mirrors.{name}"] = path
     if document:
         raise ConfigError(
@@ -297,7 +330,9 @@ def _table(value: Any, path: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
+def mirror_from_table(name: str, entry: Any, path: str) -> Mirror:
+    """Return the mirror that the section ``[mirrors.NAME]`` of the file at `path` describes. Raises ConfigError."""
+    table = _table(entry, path, f"mirrors.{name}")
     unknown = set(table) - {"url", "signed", "keys", "key_files", "view"}
     if unknown:
         raise ConfigError(
@@ -321,7 +356,7 @@ def _mirror(name: str, table: dict[str, Any], path: str) -> Mirror:
         raise ConfigError(f"{path}: mirrors.{name}.keys: {bad} is no full fingerprint (40 hex digits)")
     check_policy(url, signed, pinned, f"{path}: mirrors.{name}")
     view = table.get("view", "")
-    if not isinstance(view, str) or "/" in view:
+    if not isinstance(view, str) or "/" in view or view in (".", "..") or not view.isprintable():
         raise ConfigError(f"{path}: mirrors.{name}.view must be the name of a view")
     try:
         location = absolute(url)

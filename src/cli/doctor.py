@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..blocking import Client
+    from ..errors import ConfigError
 
 #: What a kind is, for people.
 KINDS = {
@@ -83,8 +84,10 @@ def _what(state: dict[str, Any]) -> str:
 
 
 def _installation(args: argparse.Namespace) -> int:
-    with client_from(args) as client:
+    broken: list[ConfigError] = []
+    with client_from(args, problems=broken) as client:
         found = _facts(client)
+    found["problems"][:0] = [error.message for error in broken]
     if args.json:
         document({"schema": "cachefetch/doctor/1", **found})
         return 0 if not found["problems"] else 10

@@ -12,9 +12,11 @@ from .report import document, line, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from typing import Any
 
     from ..config import Mirror
+    from ..errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +50,10 @@ def execute(args: argparse.Namespace) -> int:
     if args.action == "list":
         return _list(args)
     from ..config import load
-    from ..config_edit import add_mirror, remove_mirror
+    from ..config_edit import add_mirror, remove_mirrors
 
-    path = os.path.join(load().config_dir, "config.toml")
+    config = load(problems=[])  # a bad entry must not be in the way of its removal
+    path = os.path.join(config.config_dir, "config.toml")
     if args.action == "add":
         if len(args.what) != 2:
             raise UsageError(
@@ -58,23 +61,30 @@ def execute(args: argparse.Namespace) -> int:
             )
         signed = "none" if args.unsigned else args.signed
         add_mirror(path, *args.what, signed=signed, keys=tuple(args.pin), view=args.view)
-        load()  # what was written must be readable
     elif not args.what:
         raise UsageError("`cachefetch mirror remove` needs a name")
-    for name in args.what if args.action == "remove" else ():
-        remove_mirror(path, name)
+    else:
+        remove_mirrors(path, args.what)
+    problems: list[ConfigError] = []
+    mirrors = load(problems=problems).mirrors
     if args.json:
-        document(
-            {"schema": "cachefetch/mirrors/1", "mirrors": [_as_dict(mirror) for mirror in load().mirrors]}
-        )
+        document({"schema": "cachefetch/mirrors/1", "mirrors": [_as_dict(mirror) for mirror in mirrors]})
+    _warn(problems)
     say(f"{(args.action == 'add' and 'added to') or 'removed from'} {path}", args)
     return 0
 
 
+def _warn(problems: Sequence[ConfigError]) -> None:
+    for problem in problems:
+        say(f"warning: {problem.message}")
+
+
 def _list(args: argparse.Namespace) -> int:
     """Print the mirrors that a command without ``-m`` uses."""
-    with client_from(args) as client:
+    problems: list[ConfigError] = []
+    with client_from(args, problems=problems) as client:
         mirrors = client.mirrors()
+    _warn(problems)
     if args.json:
         document({"schema": "cachefetch/mirrors/1", "mirrors": [_as_dict(mirror) for mirror in mirrors]})
         return 0
@@ -82,7 +92,7 @@ def _list(args: argparse.Namespace) -> int:
         shown = _as_dict(mirror)
         view = f" view={mirror.view}" if mirror.view else ""
         line(f"{mirror.name}  {shown['url']}  signed={mirror.signed}{view}  ({mirror.origin})")
-    if not mirrors:
+    if not mirrors and not problems:
         say("no mirror is configured; `cachefetch mirror add NAME URL` adds one", args)
     return 0
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..blocking import Client
+    from ..errors import ConfigError
     from ..resolver.model import Host
 
 
@@ -157,9 +158,20 @@ def requirements_from(args: argparse.Namespace) -> list[str]:
     return found
 
 
-def client_from(args: argparse.Namespace, *, reporter: Any = None, limits: Any = None) -> Client:
-    """Return the client for the mirror options. Raises UsageError for ``--key`` or ``--unsigned`` without -m."""
+def client_from(
+    args: argparse.Namespace,
+    *,
+    reporter: Any = None,
+    limits: Any = None,
+    problems: list[ConfigError] | None = None,
+) -> Client:
+    """Return the client for the mirror options; `problems` as for `config.load`.
+
+    Raises:
+        UsageError: ``--key`` or ``--unsigned`` without -m.
+    """
     from ..blocking import Client
+    from ..config import load
 
     if (args.key or args.unsigned) and not args.mirror:
         flag = "--key" if args.key else "--unsigned"
@@ -176,6 +188,7 @@ def client_from(args: argparse.Namespace, *, reporter: Any = None, limits: Any =
         stack=args.stack,
         require_fresh=args.require_fresh,
         max_index_age=args.max_index_age,
+        config=load(problems=problems),
         reporter=reporter,
         limits=limits,
     )

@@ -139,7 +139,7 @@ def test_bash_completes(cli: Callable[..., Done]) -> None:
         assert wanted in done.stdout.split()
 
 
-@pytest.mark.parametrize("where", ["http://127.0.0.1:9", "ftp://127.0.0.1/x", "oci+http://127.0.0.1:9/x"])
+@pytest.mark.parametrize("where", ["http://127.0.0.1:9", "oci+http://127.0.0.1:9/x"])
 def test_a_place_that_could_not_be_asked_is_not_called_a_cache(where: str, cli: Callable[..., Done]) -> None:
     done = cli("doctor", where)
     assert done.code == 8

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.functional.conftest import DEBIAN, FIXTURES, Done
 
-from cachefetch.config import Mirror, load, spack_mirrors
+from cachefetch.config import SCHEMES, Mirror, load, spack_mirrors
 from cachefetch.errors import ConfigError
+from cachefetch.fetch.transports import _SCHEMES
 from cachefetch.spack_config import merge, read_mirrors, scope_files
 
 MIRROR = str(FIXTURES / "v3-signed")
@@ -205,3 +207,85 @@ def test_a_mirrors_key_has_no_secret() -> None:
     assert Mirror("m", "https://u:p@x.example.org/c").key == "https://x.example.org/c"
     assert Mirror("m", "/x", view="v").key == "/x#v"
     assert json.dumps(Mirror("m", "/x").key) == '"/x"'
+
+
+@pytest.mark.parametrize("words", [("--pin", "ABCD"), ("--view", "a/b"), ("--view", "..")])
+def test_a_mirror_that_could_not_be_read_again_is_not_added(
+    words: tuple[str, ...], tmp_path: Path, cli: Callable[..., Done]
+) -> None:
+    assert cli("mirror", "add", "good", MIRROR).code == 0
+    path = tmp_path / "config/cachefetch/config.toml"
+    before = path.read_bytes()
+    assert cli("mirror", "add", "bad", MIRROR, *words).code == 2
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("url", ["htps://h/x", "ftp://h/x", "http://bob:s3cret[pw@127.0.0.1/"])
+def test_what_no_transport_could_open_is_neither_added_nor_asked(url: str, cli: Callable[..., Done]) -> None:
+    for words in (("mirror", "add", "x", url), ("list", "-m", url), ("doctor", url)):
+        done = cli(*words)
+        assert done.code == 2
+        assert "unknown scheme" in done.err or "bracket" in done.err
+        assert "s3cret" not in done.err
+
+
+def test_the_schemes_are_those_of_the_transports() -> None:
+    assert set(SCHEMES) == set(_SCHEMES)
+
+
+def test_a_bad_entry_is_named_and_can_be_removed(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    path = tmp_path / "config/cachefetch/config.toml"
+    write(path, f'[mirrors.good]\nurl = "{MIRROR}"\n\n[mirrors.bad]\nurl = "/x"\nkeys = ["ABCD"]\n')
+    assert cli("list").code == 2
+    done = cli("mirror", "list", "--json")
+    assert done.code == 0
+    assert [m["name"] for m in done.json["mirrors"]] == ["good"]
+    assert "mirrors.bad.keys" in done.err
+    done = cli("doctor", "--json")
+    assert done.code == 10
+    assert "mirrors.bad.keys" in done.json["problems"][0]
+    assert cli("mirror", "remove", "good", "nosuch").code == 2
+    assert "[mirrors.good]" in path.read_text()
+    assert cli("mirror", "remove", "bad").code == 0
+    assert [m.name for m in load().mirrors] == ["good"]
+
+
+def test_the_file_stays_as_private_as_it_was_and_where_it_was(
+    tmp_path: Path, cli: Callable[..., Done]
+) -> None:
+    path, real = tmp_path / "config/cachefetch/config.toml", tmp_path / "dotfiles/mine.toml"
+    cli("mirror", "add", "a", "https://u:secret@h.example.org/p")
+    assert path.stat().st_mode & 0o777 == 0o600
+    real.parent.mkdir()
+    path.rename(real)
+    path.symlink_to(real)
+    for mode in (0o640, 0o600):
+        real.chmod(mode)
+        assert cli("mirror", "add", f"b{mode}", "/b").code == 0
+        assert real.stat().st_mode & 0o777 == mode
+    assert path.is_symlink()
+    assert [m.name for m in load().mirrors] == ["a", f"b{0o640}", f"b{0o600}"]
+    assert [p.name for p in path.parent.iterdir()] == ["config.toml"]
+
+
+def test_commands_that_add_at_the_same_time_lose_nothing(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    import subprocess
+    import sys
+
+    cli("mirror", "add", "first", "/first")
+    command = [sys.executable, "-m", "cachefetch", "mirror", "add"]
+    running = [subprocess.Popen([*command, f"m{n}", f"/m{n}"], stderr=subprocess.PIPE) for n in range(8)]
+    for process in running:
+        process.communicate()
+        assert process.returncode == 0
+    assert {m.name for m in load().mirrors} == {"first", *(f"m{n}" for n in range(8))}
+
+
+def test_a_configuration_that_is_a_fifo_is_an_error(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    path = tmp_path / "config/cachefetch/config.toml"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    for words in (("list",), ("mirror", "add", "x", "/x")):
+        done = cli(*words)
+        assert done.code == 2
+        assert "not a regular file" in done.err
