@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 
-from ..errors import UsageError
+from ..errors import StoreError, UsageError
 from .options import add_output
 from .report import document, line, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from ..fetch.store.cas import Store
+    from ..fetch.store.keep import Garbage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,27 +72,39 @@ def _gc(store: Store, args: argparse.Namespace) -> int:
                 hint="check the hash, or leave it out; a FILE must name one package of the store at least",
             )
         roots |= found
-    doomed = garbage(store, with_closure(store, roots))
     if args.yes:
-        remove(store, doomed)
+        with store.alone():  # or a fetch would lose what it counts on
+            doomed = garbage(store, with_closure(store, roots))
+            failed = remove(store, doomed)
+    else:
+        doomed, failed = garbage(store, with_closure(store, roots)), {}
+    _tell_gc(doomed, failed, args)
+    return StoreError.exit_code if failed else 0
+
+
+def _tell_gc(doomed: Garbage, failed: Mapping[str, StoreError], args: argparse.Namespace) -> None:
+    paths = [path for path in doomed.paths if path not in failed]
     if args.json:
         document(
             {
                 "schema": "cachefetch/cache-gc/1",
                 "removed": args.yes,
-                "paths": list(doomed.paths),
+                "paths": paths,
+                "failed": [{"path": path, "message": error.message} for path, error in failed.items()],
                 "bytes": doomed.size,
                 "kept": doomed.kept,
             }
         )
     else:
-        for path in doomed.paths:
+        for path in paths:
             line(path)
     words = "removed" if args.yes else "would go"
-    say(f"{len(doomed.paths)} files {words}, {doomed.size} bytes; {doomed.kept} packages stay", args)
-    if not args.yes and doomed.paths:
+    rest = f"; {len(failed)} could not be removed" if failed else ""
+    say(f"{len(paths)} files {words}, {doomed.size} bytes; {doomed.kept} packages stay{rest}", args)
+    for error in failed.values():
+        say(f"error: {error.message}", args)
+    if not args.yes and paths:
         say("nothing was removed: --yes does it", args)
-    return 0
 
 
 def _read(path: str) -> str:
@@ -118,13 +132,16 @@ def _verify(store: Store, args: argparse.Namespace) -> int:
                 "status": "damaged" if bad else "ok",
                 "blobs": len(sizes),
                 "bytes": sum(sizes),
-                "problems": [{"path": path, "what": "digest"} for path in bad],
+                "problems": [{"path": path, "what": what} for path, what in bad],
             }
         )
     else:
-        for path in bad:
-            line(f"damaged  {path}")
+        for path, what in bad:
+            line(f"{'damaged' if what == 'digest' else what}  {path}")
     say(f"{len(sizes)} blobs checked, {sum(sizes)} bytes; {len(bad)} damaged", args)
     if bad:
-        say("hint: fetch the package again, which replaces a damaged blob", args)
+        say(
+            "hint: fetch the package again, which replaces a damaged blob; remove what is no file by hand",
+            args,
+        )
     return 9 if bad else 0

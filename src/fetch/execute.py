@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .plan import FetchPlan
     from .present import Present
     from .store.cas import Store, Stored
+    from .store.lease import Lease
+    from .store.locks import Lock
     from .transports import Transports
 
 
@@ -120,15 +122,45 @@ async def fetch_items(
             packages that could not be delivered (the others are stored all the same).
         StoreError: no space (seen before the first payload byte where it can be), no permission.
     """
-    known = await to_thread.run_sync(present.look, store, wanted)
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+    using, known = await _look(session, wanted)
+    with using:
+        return await _fetch(session, wanted, known, to, adopt)
+
+
+async def _look(session: Session, wanted: Sequence[Wanted]) -> tuple[Lock | Lease, list[Present | None]]:
+    """Return what is present, and a lock that keeps it (`cache gc`) until the receipt names it and links are made."""
+
+    def look() -> tuple[Lock | Lease, list[Present | None]] | None:
+        using = session.store.try_use()
+        if using is None:
+            return None
+        try:
+            return using, present.look(session.store, wanted)
+        except BaseException:
+            using.release()
+            raise
+
+    while (found := await to_thread.run_sync(look)) is None:
+        await session.clockwork.sleep(session.limits.lock_poll_s)
+    return found
+
+
+async def _fetch(
+    session: Session,
+    wanted: Sequence[Wanted],
+    known: Sequence[Present | None],
+    to: str | None,
+    adopt: str | None,
+) -> Receipt:
+    store = session.store
     if all(known):
         return await to_thread.run_sync(
-            present.receipt, store, cast("list[Present]", known), to, reporter or Reporter()
+            present.receipt, store, cast("list[Present]", known), to, session.reporter
         )
-    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
     absent = [one for one, here in zip(wanted, known, strict=True) if here is None]
     here = [one for one in known if one is not None]
-    present.tell(reporter or Reporter(), here, len(absent) + 1)
+    present.tell(session.reporter, here, len(absent) + 1)
     adopted: tuple[Caveat, ...] = ()
 
     async def work() -> tuple[list[Delivered], list[Item]]:

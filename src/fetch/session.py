@@ -56,7 +56,7 @@ class Session:
         self.blob_slots = anyio.CapacityLimiter(limits.blob_connections)
         self._host_slots: dict[str, anyio.CapacityLimiter] = {}
         self._widths: dict[str, Width] = {}
-        self._reporter = reporter
+        self.reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
         self.health = Health(limits, clockwork.monotonic)
         self.under_way: dict[int, PartWriter] = {}
@@ -68,7 +68,7 @@ class Session:
 
     def emit(self, event: Event) -> None:
         """Hand an event to the reporter."""
-        self._reporter.on_event(event)
+        self.reporter.on_event(event)
 
     def host_slots(self, url: str) -> anyio.CapacityLimiter:
         """Return the limiter of payload connections to one host; all directories count as one."""

@@ -13,6 +13,8 @@ import pytest
 from tests.faults.run import leftovers
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
+from cachefetch.fetch.store.cas import Store
+
 Cli = Callable[..., Done]
 ROOT_HASH = "apj2lpnqrk5oorjxeuf6boihnnx6wy4n"
 
@@ -106,6 +108,36 @@ def test_gc_refuses_to_keep_what_the_store_does_not_have(cli: Cli, store: Path, 
     assert files(store) == before
     (tmp_path / "list").write_text(f"{'a' * 32} {ROOT_HASH}")  # as a spack.lock, which has what builds need
     assert cli("cache", "gc", "--keep", tmp_path / "list", "--json").json["paths"] == []
+
+
+def test_gc_removes_nothing_beside_a_fetch(cli: Cli, store: Path) -> None:
+    fetch(cli)
+    before = files(store)
+    using = Store(str(store)).try_use()
+    assert using is not None
+    done = cli("cache", "gc", "--yes")
+    assert done.code == 10
+    assert "another process uses the store" in done.err
+    assert files(store) == before
+    using.release()
+    assert cli("cache", "gc", "--yes").code == 0
+    assert files(store) == set()
+
+
+def test_odd_entries_stop_neither_gc_nor_verify(cli: Cli, store: Path) -> None:
+    fetch(cli)
+    odd = [store / "sha256" / "00" / ("0" * 64), store / "manifests" / "a-1", store / "partial" / ".odd.part"]
+    for path in odd:
+        path.mkdir(parents=True)
+        os.utime(path, (1, 1))
+    done = cli("cache", "verify", "--json")
+    assert done.code == 9
+    assert done.json["problems"] == [{"path": str(odd[0]), "what": "unreadable"}]
+    done = cli("cache", "gc", "--yes", "--json")
+    assert done.code == 10
+    assert len(done.json["paths"]) > 0
+    assert {one["path"] for one in done.json["failed"]} == {str(path) for path in odd}
+    assert files(store) == set()
 
 
 def test_gc_leaves_young_work_in_progress(cli: Cli, store: Path) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
 _CHUNK = 1 << 20
+#: The key of the lock that fetches share, and whoever removes what they may want has alone.
+_EVERYTHING = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,31 @@ class Store:
                 self._leases = True
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return try_lease(path)
+
+    def try_use(self) -> Lock | Lease | None:
+        """Return a lock that keeps `alone` away, None while another process is alone.
+
+        It keeps nobody away where the file system has no locks, or where this user may not write.
+        """
+        try:
+            return self._locks.try_share(_EVERYTHING)
+        except OSError:  # who has to write meets it again
+            return Lock(None)
+
+    def alone(self) -> Lock | Lease:
+        """Return a lock of the whole store.
+
+        Raises:
+            StoreError: another process uses the store, or it cannot be written.
+        """
+        lock = self.try_lock(_EVERYTHING)
+        if lock is None:
+            raise StoreError(
+                f"another process uses the store {self.root}; nothing was removed",
+                hint="run the command again when no `cachefetch fetch` is under way",
+                context={"path": self.root, "reason": "in-use"},
+            )
+        return lock
 
     def open_part(self, lock: Lock | Lease, sha256: str, size: int) -> PartWriter:  # noqa: ARG002 - proves that it is held
         """Open the part file of a blob of `size` bytes, with what an earlier run left of it (re-hashed).

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .cas import Store
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")  # what a key of the store may be
 #: Work in progress that is younger than this may belong to a process that runs now.
 _YOUNG_S = 3600.0
 _ANY = SignaturePolicy("none")
@@ -68,13 +69,19 @@ def info(store: Store) -> Info:
     return Info(store.root, len(blobs), sum(blobs), manifests, len(partial), sum(partial), free)
 
 
-def damaged(store: Store, report: Callable[[int], None]) -> list[str]:
-    """Return the paths of blobs whose digest is not their name; `report` hears the bytes of each blob read."""
+def damaged(store: Store, report: Callable[[int], None]) -> list[tuple[str, str]]:
+    """Return the paths of blobs that are not what their name says, and what is wrong; `report` hears the bytes of each.
+
+    ``digest``: it has another one. ``unreadable``: it is no file, or the system refuses to read it.
+    """
     found = []
     for digest, path, size in _blobs(store.root):
-        with files.store_errors(path):
-            if not store.verify_path(path, digest):
-                found.append(path)
+        try:
+            wrong = "" if store.verify_path(path, digest) else "digest"
+        except StoreError:
+            wrong = "unreadable"
+        if wrong:
+            found.append((path, wrong))
         report(size)
     return found
 
@@ -107,20 +114,32 @@ def garbage(store: Store, keep: Collection[str], *, now: float | None = None) ->
     return Garbage(tuple(path for path, _ in doomed), sum(size for _, size in doomed), kept)
 
 
-def remove(store: Store, found: Garbage) -> None:
-    """Remove garbage: manifests first, so that none is left without its blobs; what others use now is left out."""
+def remove(store: Store, found: Garbage) -> dict[str, StoreError]:
+    """Remove garbage: manifests first, so that none is left without its blobs; return the paths that stay, and why.
+
+    The caller holds `Store.alone`. Where there are no locks but leases, a fetch may want what goes.
+    """
+    errors = {}
     for path in found.paths:
-        name = os.path.basename(path)
-        key = name.rpartition(".")[0] if os.path.basename(os.path.dirname(path)) == "partial" else name
-        with files.store_errors(path):
-            lock = store.try_lock(key)
-            if lock is None:
-                continue
-            try:
-                if files.stat_or_none(path) is not None and not name.endswith((".lock", ".lease")):
-                    os.unlink(path)
-            finally:
-                lock.release()
+        try:
+            _remove(store, path)
+        except StoreError as error:
+            errors[path] = error
+    return errors
+
+
+def _remove(store: Store, path: str) -> None:
+    name = os.path.basename(path)
+    key = name.rpartition(".")[0] if os.path.basename(os.path.dirname(path)) == "partial" else name
+    with files.store_errors(path):
+        lock = store.try_lock(key if _NAME.fullmatch(key) else "odd")
+        if lock is None:
+            return
+        try:
+            if files.stat_or_none(path) is not None and not name.endswith((".lock", ".lease")):
+                os.unlink(path)
+        finally:
+            lock.release()
 
 
 def hashes_in(text: str) -> frozenset[str]:
@@ -225,6 +244,6 @@ def _names(directory: str) -> list[str]:
 def _files(directory: str) -> Iterator[tuple[str, int]]:
     for name in _names(directory):
         path = os.path.join(directory, name)
-        found = files.stat_or_none(path)
+        found = files.state_or_none(path)
         if found is not None:
             yield path, found.st_size

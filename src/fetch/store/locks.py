@@ -64,7 +64,7 @@ class Locks:
         """
         if _SET is None:
             return _try_flock(self._own_file(key))
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 2
+        place = _place(key)
         with self._mutex:
             if place in self._held:
                 return None
@@ -79,6 +79,20 @@ class Locks:
                 raise
             self._held.add(place)
         return Lock(partial(self._release, place))
+
+    def try_share(self, key: str) -> Lock | None:
+        """Return a lock of `key` that many may have at a time, None when someone has it alone; errors as `try_lock`."""
+        if _SET is None:
+            return _try_flock(self._own_file(key), shared=True)
+        descriptor = files.open_for_writing(self._path)  # of its own: the kernel counts the holders
+        try:
+            fcntl.fcntl(descriptor, _SET, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _place(key), 1, 0))
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return None
+            raise
+        return Lock(partial(os.close, descriptor))
 
     def _release(self, place: int) -> None:
         with self._mutex:
@@ -98,13 +112,18 @@ class Locks:
         return True
 
 
-def _try_flock(path: str) -> Lock | None:
+def _place(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 2
+
+
+def _try_flock(path: str, *, shared: bool = False) -> Lock | None:
     while True:
         descriptor = files.open_for_writing(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if files.same_file(descriptor, path):
-                return Lock(partial(_unlock, path, descriptor))
+                undo = partial(os.close, descriptor) if shared else partial(_unlock, path, descriptor)
+                return Lock(undo)
         except BlockingIOError:
             os.close(descriptor)
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cachefetch.errors import StoreError
 from cachefetch.fetch.store import locks
 from cachefetch.fetch.store.cas import Store
 
@@ -43,6 +44,23 @@ def test_one_holder_in_one_object_and_in_two(root: str) -> None:
     assert third
     third.release()
     second.release()
+
+
+def test_many_share_and_one_is_alone(root: str) -> None:
+    one, other = Store(root), Store(root)
+    using = [one.try_use(), one.try_use(), other.try_use()]
+    assert None not in using
+    for lock in using:
+        with pytest.raises(StoreError, match="another process uses the store"):
+            other.alone()
+        assert lock
+        lock.release()
+    with other.alone():
+        assert one.try_use() is None
+        assert other.try_use() is None
+    again = one.try_use()
+    assert again
+    again.release()
 
 
 def test_threads_exclude_each_other(root: str) -> None:
