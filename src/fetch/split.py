@@ -1,8 +1,9 @@
 """One large payload over several connections: ranges are written where they belong and hashed in order behind them.
 
 One stream cannot use two cores, and on a long way that loses packets several streams are faster than one. The part
-file counts up to where it is hashed (`PartInfo.have`), so a killed run continues there. The first thing that goes
-wrong ends all ranges, and the next try goes on from the same place.
+file counts up to where it is hashed (`PartInfo.have`), so a killed run continues there; what came in order is hashed
+every `flush_s`, and when the ranges end for any reason. A range that is cut goes on where it was cut. Anything else
+that goes wrong ends all ranges, and the next try goes on from the same place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from anyio import to_thread
 
 from ..errors import CachefetchError, NetworkError
 from .resume import PartInfo
+from .retry import retryable
 from .transports import redact
 
 TYPE_CHECKING = False
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _FLUSH_BYTES = 64 << 20
+_TICK_S = 0.1
 
 
 class NotInRanges(Exception):
@@ -46,8 +49,10 @@ class Split:
         self.etag: str | None = None
         self.asked = False  # the first answer is here: the server serves ranges
         self._size = session.limits.range_bytes
+        self._first = self._flushed = part.offset
         self._starts = iter(range(part.offset, part.size, self._size))
-        self._ends: set[int] = set()  # of ranges that are complete and not hashed yet, by their start
+        self._ends: set[int] = set()  # of ranges that are complete, by their start
+        self._at: dict[int, int] = {}  # how far each range has come, by its start
         self._state, self._hashing = threading.Lock(), threading.Lock()
 
     async def run(self, transport: Transport, connections: int) -> None:
@@ -55,41 +60,53 @@ class Split:
 
         Raises:
             NotInRanges: one stream has to bring the rest.
-            CachefetchError: of the first range that failed; what is hashed stays.
+            CachefetchError: of the first range that failed; what came in order stays.
         """
         failed: list[CachefetchError | NotInRanges] = []
+        shown = anyio.Event()  # by the first answer: the server can, and its validator is known
 
         async def worker(start: int | None) -> None:
             try:
                 while start is not None:
                     await self._range(transport, start)
+                    shown.set()
                     start = next(self._starts, None)
             except (CachefetchError, NotInRanges) as error:
                 failed.append(error)
                 group.cancel_scope.cancel()
 
+        async def keep_up() -> None:
+            ticks = 0
+            while True:
+                await anyio.sleep(_TICK_S)
+                ticks += 1
+                if self.asked:
+                    shown.set()
+                if ticks * _TICK_S >= self.session.limits.flush_s:
+                    ticks = 0
+                    await to_thread.run_sync(self._keep_up)
+
         try:
-            first = next(self._starts)
-            await self._range(transport, first)  # it shows whether the server can, and its validator
             async with anyio.create_task_group() as group:
-                group.start_soon(self._flush_behind)
+                group.start_soon(keep_up)
                 async with anyio.create_task_group() as workers:
-                    for _ in range(connections):
+                    workers.start_soon(worker, next(self._starts))
+                    await shown.wait()
+                    for _ in range(connections - 1):
                         workers.start_soon(worker, next(self._starts, None))
                 group.cancel_scope.cancel()
         finally:
+            self._hash(partly=True)
             self.part.end_ranges()
         if failed:
             raise failed[0]
 
-    async def _flush_behind(self) -> None:
-        """Let the disk work while bytes come: the sync at the end has less left to wait for."""
-        flushed = self.part.offset
-        while True:
-            await anyio.sleep(0.1)
-            if self.part.offset - flushed >= _FLUSH_BYTES:
-                flushed = self.part.offset
-                await to_thread.run_sync(self._flush)
+    def _keep_up(self) -> None:
+        """Make what came count, and let the disk work while bytes come: the sync at the end has less to wait for."""
+        self._hash(partly=True)
+        if self.part.offset - self._flushed >= _FLUSH_BYTES:
+            self._flushed = self.part.offset
+            self._flush()
 
     def _flush(self) -> None:
         with self._hashing:  # a commit would close the file meanwhile
@@ -103,15 +120,30 @@ class Split:
                 os.close(copy)
 
     async def _range(self, transport: Transport, start: int) -> None:
-        last = min(start + self._size, self.part.size) - 1
+        """Receive the range from `start`; when it is cut, the rest of it, as often as one may try."""
+        last = self._end(start) - 1
         sink = _Range(self, start, last)
-        await transport.receive(self.url, sink, offset=start, validator=self.etag, last=last)
-        if sink.at != last + 1:
-            raise NetworkError(
-                f"{redact(self.url)}: the range from {start} ended after {sink.at - start} bytes",
-                hint="try again",
-                context={"url": redact(self.url)},
-            )
+        for left in reversed(range(self.session.limits.attempts)):
+            before = sink.at
+            try:
+                await transport.receive(self.url, sink, offset=before, validator=self.etag, last=last)
+            except CachefetchError as error:
+                if (
+                    sink.at == last + 1
+                    or sink.at == before
+                    or not left
+                    or not retryable(error, self.session.limits)
+                ):
+                    raise
+            if sink.at == last + 1:
+                return
+            if sink.at == before:
+                break
+        raise NetworkError(
+            f"{redact(self.url)}: the range from {start} ended after {sink.at - start} bytes",
+            hint="try again",
+            context={"url": redact(self.url)},
+        )
 
     def begin(self, start: int, head: Head) -> None:
         """Look at the answer to a range, the first one above all."""
@@ -129,25 +161,47 @@ class Split:
                 context={"url": redact(self.url)},
             )
 
+    def came(self, start: int, at: int, size: int) -> None:
+        """Note how far a range has come."""
+        with self._state:
+            self._at[start] = at
+            self.received += size
+
     def complete(self, start: int) -> None:
-        """Note a range; hash what now follows without a gap, unless another thread is at it (it will see this one)."""
+        """Note that a range is complete."""
         with self._state:
             self._ends.add(start)
-        while self._front_is_complete() and self._hashing.acquire(blocking=False):
+        self._hash(partly=False)
+
+    def _hash(self, *, partly: bool) -> None:
+        """Hash what follows without a gap, unless another thread is at it (it will see what is new).
+
+        Whole ranges only, or with `partly` also what a range has brought so far: each step is told to the disk.
+        """
+        part = self.part
+        while self._follows(partly) > part.offset and self._hashing.acquire(blocking=False):
             try:
-                while self._front_is_complete():
-                    start = self.part.offset
-                    self.part.advance(min(start + self._size, self.part.size))
-                    with self._state:
-                        self._ends.discard(start)
+                while (to := self._follows(partly)) > part.offset:
+                    part.advance(to)
             finally:
                 self._hashing.release()
-        if self.part.offset == self.part.size:
+        if part.offset == part.size:
             self._commit()
 
-    def _front_is_complete(self) -> bool:
+    def _follows(self, partly: bool) -> int:
+        """Return the place up to which bytes may be hashed next, at most to the end of the range that is first now."""
+        at = self.part.offset
+        if at == self.part.size:
+            return at
+        start = at - (at - self._first) % self._size
         with self._state:
-            return self.part.offset in self._ends
+            if start in self._ends:
+                return self._end(start)
+            # The last byte is for a range that ended well.
+            return min(self._at.get(start, at), self.part.size - 1) if partly else at
+
+    def _end(self, start: int) -> int:
+        return min(start + self._size, self.part.size)
 
     def _commit(self) -> None:
         with self._hashing:
@@ -164,7 +218,7 @@ class _Range:
 
     def begin(self, head: Head) -> None:
         """Make sure that it is the range, of the object."""
-        self._split.begin(self._start, head)
+        self._split.begin(self.at, head)
 
     def write(self, data: memoryview) -> None:
         """Write where the bytes belong, at the pace that is allowed."""
@@ -174,8 +228,7 @@ class _Range:
             raise NotInRanges  # it ignores the end
         split.part.write_at(self.at, data)
         self.at += len(data)
-        with split._state:
-            split.received += len(data)
+        split.came(self._start, self.at, len(data))
 
     def end(self) -> None:
         """Hash it, if its turn has come."""

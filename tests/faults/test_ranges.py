@@ -14,6 +14,7 @@ from tests.faults.run import QUICK, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 
 from cachefetch.errors import CachefetchError, DigestError, NetworkError
+from cachefetch.fetch.events import Event, Progress, Reporter
 from cachefetch.fetch.resume import PartInfo, read_info
 
 SIZE = 1_000_000
@@ -97,12 +98,54 @@ def test_continues_where_it_was_hashed(server: FaultServer, package: Package, tm
         fetch([package.wanted(unsigned("m", server.url))], store, limits=replace(LIMITS, attempts=1))
     have = os.path.getsize(store / "partial" / f"{package.sha256}.part")
     assert have >= RANGE
-    assert have % RANGE == 0
     before = len(server.requests)
     fetch([package.wanted(unsigned("m", server.url))], store, limits=LIMITS)
     offsets = [int((r.headers["range"]).split("=")[1].split("-")[0]) for r in server.requests[before:]]
     assert min(offsets) == have
     assert final_files(store)[package.sha256] == package.payload
+
+
+def test_a_cut_range_goes_on_where_it_was_cut(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    server.script("/" + package.blob, Fault(cut_after=60_000, times=0))
+    fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    ends = {at + RANGE - 1 for at in range(0, SIZE, RANGE)}
+    expected = {f"bytes={at}-{at + RANGE - 1}" for at in range(0, SIZE, RANGE)}
+    expected |= {f"bytes={end + 1 - RANGE + 60_000}-{end}" for end in ends}
+    assert sorted(asked(server, package), key=str) == sorted(expected)
+
+
+def test_the_first_range_counts_as_it_comes(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    server.script("/" + package.blob, Fault(stall_after=70_000))
+    slow = replace(LIMITS, range_bytes=400_000, stall_s=30, flush_s=0.1, chunk_bytes=10_000, deadline_s=1.5)
+    with pytest.raises(NetworkError, match="--deadline"):
+        fetch([package.wanted(unsigned("m", server.url))], store, limits=slow)
+    assert os.path.getsize(store / "partial" / f"{package.sha256}.part") == 70_000
+    before = len(server.requests)
+    fetch([package.wanted(unsigned("m", server.url))], store, limits=LIMITS)
+    offsets = [int((r.headers["range"]).split("=")[1].split("-")[0]) for r in server.requests[before:]]
+    assert min(offsets) == 70_000
+    assert final_files(store)[package.sha256] == package.payload
+
+
+def test_what_came_counts_while_it_comes(server: FaultServer, package: Package, tmp_path: Path) -> None:
+    server.script("/" + package.blob, Fault(stall_after=70_000, times=0))
+    slow = replace(LIMITS, range_bytes=400_000, stall_s=30, flush_s=0.1, chunk_bytes=10_000)
+    part = tmp_path / "store" / "partial" / f"{package.sha256}.part"
+    killed: list[PartInfo | None] = []
+
+    class Looks(Reporter):
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, Progress) and event.done >= 70_000:
+                killed.append(read_info(part.with_suffix(".json").read_bytes()))  # what a SIGKILL would leave
+                raise KeyboardInterrupt
+
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - the interrupt, or a group of it
+        fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=slow, reporter=Looks())
+    assert killed
+    assert killed[0]
+    assert killed[0].have == 70_000
 
 
 def test_bytes_behind_the_hashed_ones_do_not_count_after_a_kill(
