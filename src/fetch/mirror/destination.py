@@ -29,7 +29,8 @@ from ...resolver.index.readers.manifest import (
 from ...resolver.index.writer import LAYOUT
 from ..store import files
 from ..store.cas import Store
-from ..store.locks import Lock
+from ..store.lease import Lease, try_lease
+from ..store.locks import NO_LOCKS, Lock
 from ..verify.openpgp import is_signed, split_cleartext
 from .convert import SPEC_MEDIA_TYPE, convert
 from .plan import Listing, by_digest
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 OWN = ".cachefetch"
 _SUFFIX = ".spec.manifest.json"
 _SHA256_LENGTH = 64
+#: Seconds between two looks at the lease of another process, where the file system has no locks.
+_LEASE_POLL_S = 1.0
 
 
 class Destination(Store):
@@ -258,24 +261,42 @@ def check_destination(mirror: str, layout: str = "v3") -> None:
 def locked(destination: Destination, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Hold the destination: one sync alone (exclusive), or several shard workers together (`shared`).
 
+    On a file system without locks a lease file stands for the lock, and shard workers go one after the other.
+
     Raises:
         StoreError: somebody else has it and `wait` is False; the message names who.
     """
     path = os.path.join(destination.own, "lock")
     with files.store_errors(path):
         descriptor = files.open_for_writing(path)
+    lease: Lease | None = None
     try:
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(descriptor, how | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise _busy(destination, path) from None
         with files.store_errors(path):
+            try:
+                fcntl.flock(descriptor, how | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise _busy(destination, path) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                lease = _lease(destination, path, wait=wait)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _holder(), 0)
         yield
     finally:
+        if lease is not None:
+            lease.release()
         os.close(descriptor)
+
+
+def _lease(destination: Destination, path: str, *, wait: bool) -> Lease:
+    """Return the lease that stands for the lock at `path`."""
+    while (lease := try_lease(f"{path}.lease")) is None:
+        if not wait:
+            raise _busy(destination, path)
+        time.sleep(_LEASE_POLL_S)
+    return lease
 
 
 def _holder() -> bytes:

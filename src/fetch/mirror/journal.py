@@ -8,12 +8,14 @@ are there with the recorded sizes. A journal that is lost or damaged costs hashi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import time
 from dataclasses import dataclass
 
 from ...errors import StoreError
+from ..store.locks import NO_LOCKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ class Journal:
 
     def _read(self, path: str) -> dict[str, Row]:
         try:
-            with contextlib.closing(sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True)) as db:
+            with contextlib.closing(sqlite3.connect(_uri(path, "mode=ro"), uri=True)) as db:
                 if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     return {}  # another worker is just making it
                 if dict(db.execute("SELECT key, value FROM meta")).get("schema") != _SCHEMA:
@@ -196,7 +198,7 @@ def _journals(directory: str) -> list[str]:
 
 def _open(path: str) -> sqlite3.Connection:
     # A rollback journal, not WAL: WAL needs shared memory, which network file systems do not have.
-    db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    db = sqlite3.connect(_uri(path, "mode=rwc"), uri=True, timeout=10, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = NORMAL")
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -211,6 +213,30 @@ def _open(path: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _uri(path: str, mode: str) -> str:
+    """Return the URI of a journal for SQLite, which must not lock where the file system has no locks.
+
+    There the lease of the destination keeps a second writer away (`destination.locked`).
+    """
+    lockless = "" if _has_locks(os.path.dirname(path)) else "&nolock=1"
+    return f"file:{_quote(path)}?{mode}{lockless}"
+
+
+def _has_locks(directory: str) -> bool:
+    # Of the directory: whoever closes a file loses all locks of his process on it, and SQLite may have some.
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # SQLite will say what is wrong
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _values(row: Row) -> tuple[object, ...]:

@@ -292,8 +292,11 @@ class StoredIndex:
         self._path = path
         self._body: int | None = None
         self._versions: dict[str, list[tuple[str, frozenset[bytes]]]] = {}
-        # Read only and used by one task at a time, but not always from the thread that opened it.
-        self._db = sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True, check_same_thread=False)
+        # Read only and used by one task at a time, but not always from the thread that opened it. Immutable: a sidecar
+        # is replaced and never changed, so reading needs no lock of the file system, which may have none.
+        self._db = sqlite3.connect(
+            f"file:{_quote(path)}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
         try:
             rows = self._db.execute("SELECT key, value FROM meta")
             self.meta: dict[str, str] = {
@@ -649,7 +652,8 @@ def _write_sidecar(path: str, rows: list[Row], facts: dict[str, str]) -> None:
     facts = {**facts, "stamp": str(int(time.time()) // 2 * 2_000_000_000)}
     temporary = f"{path}.{os.getpid()}.{time.monotonic_ns():x}"
     try:
-        db = sqlite3.connect(temporary)
+        # Nobody else knows the temporary name, so there is nothing to lock, and file systems without locks do.
+        db = sqlite3.connect(f"file:{_quote(temporary)}?nolock=1", uri=True)
         try:
             _fill(db, rows, facts)
         finally:
