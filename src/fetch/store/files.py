@@ -13,8 +13,9 @@ from ...regular import open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
+    from typing import BinaryIO
 
 #: Blobs are never changed in place, and a hard link outside the store must not invite it. The owner may delete.
 READ_ONLY = 0o444
@@ -221,7 +222,7 @@ def write_new(path: str, data: bytes | bytearray, *, sync: bool) -> os.stat_resu
         os.close(descriptor)
 
 
-def write_unnamed(path: str, data: bytes | bytearray) -> int | None:
+def write_unnamed(path: str, data: bytes | bytearray, mode: int = READ_ONLY) -> int | None:
     """Write a file that can get the name `path` later, and return its descriptor; None where there are none such."""
     directory = os.path.dirname(path)
     if not _ANONYMOUS:
@@ -229,10 +230,10 @@ def write_unnamed(path: str, data: bytes | bytearray) -> int | None:
     flags = os.O_RDWR | os.O_CLOEXEC | _ANONYMOUS
     try:
         try:
-            descriptor = os.open(directory, flags, READ_ONLY)
+            descriptor = os.open(directory, flags, mode)
         except FileNotFoundError:
             os.makedirs(directory, exist_ok=True)
-            descriptor = os.open(directory, flags, READ_ONLY)
+            descriptor = os.open(directory, flags, mode)
     except OSError as error:
         if error.errno in _NO_ANONYMOUS:
             return None
@@ -268,22 +269,17 @@ def link_or_copy(source: str, destination: str, size: int) -> None:
     info = stat_or_none(destination)
     if info is not None and os.path.samestat(info, os.stat(source)):
         return  # renaming a link over a link to the same file would leave both
-    temporary = os.path.join(directory, f".{os.path.basename(destination)[:200]}.{os.getpid()}.tmp")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if not _hard_link(source, temporary):
-            _clone_or_copy(source, temporary, size)
-        os.replace(temporary, destination)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    if not _hard_link(source, destination) and not _copy_unnamed(source, destination, size):
+        _copy_named(source, destination, size)
 
 
-def _hard_link(source: str, temporary: str) -> bool:
+def _hard_link(source: str, destination: str) -> bool:
     try:
-        os.link(source, temporary)
+        try:
+            os.link(source, destination)
+        except FileExistsError:
+            with _replacing(destination) as temporary:
+                os.link(source, temporary)
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
@@ -291,11 +287,84 @@ def _hard_link(source: str, temporary: str) -> bool:
     return True
 
 
-def _clone_or_copy(source: str, temporary: str, size: int) -> None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(source, "rb") as read, open(os.open(temporary, flags, 0o644), "wb") as write:
+@contextlib.contextmanager
+def _replacing(destination: str) -> Iterator[str]:
+    """Give a name for a file that then replaces `destination`."""
+    temporary = _beside(destination, f"{os.getpid()}.tmp")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        yield temporary
+        os.replace(temporary, destination)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _beside(path: str, suffix: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(path)), f".{os.path.basename(path)[:200]}.{suffix}")
+
+
+def _copy_unnamed(source: str, destination: str, size: int) -> bool:
+    """Copy into a file that gets its name at the end: a killed copy leaves nothing. False where there are none such."""
+    descriptor = write_unnamed(destination, b"", 0o644)
+    if descriptor is None:
+        return False
+    with open(descriptor, "wb") as write:
+        _clone_or_copy(source, write, destination, size)
+        if give_name(descriptor, destination) is not None:
+            return True
+        try:
+            with _replacing(destination) as temporary:
+                return give_name(descriptor, temporary) is not None
+        except FileNotFoundError:  # it cannot have a name here
+            return False
+
+
+def _copy_named(source: str, destination: str, size: int) -> None:
+    """Copy into a file with a name that the next copy uses again, should this one be killed."""
+    temporary = _beside(destination, "tmp")
+    descriptor = _open_alone(temporary)
+    if descriptor is not None:
+        with open(descriptor, "wb") as write:
+            try:
+                write.truncate(0)
+                _clone_or_copy(source, write, temporary, size)
+                os.replace(temporary, destination)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        return
+    with _replacing(destination) as temporary:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o644), "wb") as write:
+            _clone_or_copy(source, write, temporary, size)
+
+
+def _open_alone(path: str) -> int | None:
+    """Open a file and lock it; None where another process has it, or it cannot be."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if same_file(descriptor, path):
+            return descriptor
+    except OSError:
+        pass  # the file system may have no locks
+    os.close(descriptor)
+    return None
+
+
+def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int) -> None:
+    with open(source, "rb") as read:
         if not _reflink(read.fileno(), write.fileno()):
-            require_space(temporary, size)
+            require_space(path, size)
             shutil.copyfileobj(read, write, 1 << 20)
         write.flush()
         os.fsync(write.fileno())

@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,6 +270,45 @@ def test_link_out_copies_to_another_file_system(store: Store, tmp_path: Path) ->
     finally:
         os.unlink(out)
         os.rmdir(os.path.dirname(out))
+
+
+KILLED_COPY = """
+import os, shutil, signal, sys
+from cachefetch.fetch.store import files
+if sys.argv[3] == "named":
+    files._ANONYMOUS = 0
+if sys.argv[4] == "killed":
+    def copy(read, write, size):
+        write.write(b"half")
+        write.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    shutil.copyfileobj = copy
+files.link_or_copy(sys.argv[1], sys.argv[2], 4)
+"""
+
+
+@pytest.mark.parametrize("way", ["unnamed", "named"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_killed_copy_leaves_nothing_after_the_next_run(tmp_path: Path, way: str, there: bool) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system at /dev/shm")
+    source = tmp_path / "blob"
+    source.write_bytes(DATA)
+    out = elsewhere / f"cachefetch-test-{os.getpid()}"
+    out.mkdir()
+    try:
+        if there:
+            (out / "x.spack").write_text("old")
+        codes = []
+        for end in ("killed", "whole"):
+            command = [sys.executable, "-c", KILLED_COPY, str(source), str(out / "x.spack"), way, end]
+            codes.append(subprocess.run(command, check=False).returncode)
+        assert codes == [-signal.SIGKILL, 0]
+        assert [path.name for path in out.iterdir()] == ["x.spack"]
+        assert (out / "x.spack").read_bytes() == DATA
+    finally:
+        shutil.rmtree(out)
 
 
 def test_link_out_of_what_is_gone(store: Store, tmp_path: Path) -> None:
