@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from .errors import SpecSyntaxError, UsageError
+from .errors import NoMatchError, SpecSyntaxError, UsageError
 from .resolver import closure as closures
 from .resolver import rank
 from .resolver.index.query import PageSource, Specs
@@ -220,7 +220,7 @@ def shown(query: Spec, sources: Sources, host: Host, *, policy: Policy) -> Shown
     """Return all that is known of the one binary that `query` names.
 
     Raises:
-        UsageError: none satisfies it, or more than one.
+        UsageError: more than one satisfies it; NoMatchError: none does.
     """
     specs = sources.specs
     context = Context(query, host, specs, policy)
@@ -255,7 +255,7 @@ def _not_one(query: Spec, found: Sequence[Record], sources: Sources) -> UsageErr
     states = "; ".join(f"{state.mirror} is {state.state}" for state in sources.states)
     near = () if sources.specs.named(query.name) else _near_names(query.name, sources.specs)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `cachefetch list`"
-    return UsageError(f"no binary satisfies {query} ({states})", hint=hint)
+    return NoMatchError(f"no binary satisfies {query} ({states})", hint=hint)
 
 
 def listing(
@@ -273,7 +273,7 @@ def listing(
         sources: from `open_sources`.
         externals: also nodes that no mirror holds because the build took them from its machine.
         host: a machine to judge every spec for, by its own attributes; None for no judgement.
-        policy: settings of acceptance, for `host`.
+        policy: settings of acceptance, for `host`; what is in other stacks than its stack is left out.
     """
     specs = sources.specs
     records: Iterable[Record]
@@ -292,6 +292,7 @@ def listing(
         for record in records
         if (record.has_binary or (externals and record.node.external is not None))
         and (spec is None or satisfies(record.node, spec, specs))
+        and not (policy and policy.stack and record.stacks and policy.stack not in record.stacks)
     ]
     wanted.sort(key=lambda r: (r.node.name, parse_version(r.node.version), r.node.hash))
     unusable = {}

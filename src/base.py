@@ -317,7 +317,8 @@ class Base:
         return known or (yield from self._open_steps())
 
     def _show_steps(self, spec: str, host: Host | None) -> Steps[Shown]:
-        query = parse_queries((spec,))
+        if len(parse_queries((spec,))) > 1:
+            raise UsageError(f"{spec} names more than one binary", hint="ask for one at a time")
         sources = yield from self._open_steps()
         query = parse_queries((spec,), specs=sources.specs)
         facts = host if host is not None else self._detect(None)

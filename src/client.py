@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .fetch.bundle.check import BundleReport
     from .fetch.extract import Extraction
     from .fetch.keys import Published
+    from .fetch.limits import Limits
     from .fetch.mirror.check import VerifyReport
     from .fetch.mirror.plan import SyncReport
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
@@ -306,7 +307,7 @@ class AsyncClient(Base):
             host: machine that `usable` is said for; None for this one.
 
         Raises:
-            UsageError: no binary, or more than one, satisfies `spec`.
+            UsageError: more than one binary satisfies `spec`, or it names several; NoMatchError: none does.
             SpecSyntaxError, NoUsableMirrorError, StoreError.
         """
         return await self._alone(lambda: self._show_steps(spec, host))
@@ -821,7 +822,11 @@ class AsyncClient(Base):
             transport = engine["transports"].for_url(get.url)
             async for attempt in attempts(engine["limits"], Clockwork(), patient=False):
                 with attempt:
-                    return await self._spool(transport, get) if get.spool else await _read(transport, get)
+                    return (
+                        await self._spool(transport, get)
+                        if get.spool
+                        else await _read(transport, get, engine["limits"])
+                    )
         except CachefetchError as error:
             return Answer(0, error=error)
         raise AssertionError("the loop of attempts returns or raises")
@@ -885,8 +890,17 @@ class _Request:
             raise resolution_error(lacking, error) from error
 
 
-async def _read(transport: Transport, get: Get) -> Answer:
-    reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
+async def _read(transport: Transport, get: Get, limits: Limits) -> Answer:
+    """Read a document whole; one that is small by its kind must be there in time, however its bytes drip."""
+    from anyio import fail_after
+
+    from .fetch.transports.status import broken
+
+    try:
+        with fail_after(limits.document_s if get.limit <= METADATA_LIMIT else None):
+            reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
+    except TimeoutError:
+        raise broken(get.url, "not whole in time") from None
     return Answer(reply.status, body=reply.body, etag=reply.etag)
 
 

@@ -83,6 +83,13 @@ class UsageError(CachefetchError):
     exit_code = 2
 
 
+class NoMatchError(UsageError):
+    """Mirrors could be read, and none has what was to be shown."""
+
+    code = "no-candidate"
+    exit_code = 3
+
+
 class SpecSyntaxError(UsageError):
     """A spec does not parse.
 

@@ -7,6 +7,7 @@ needs it, and an async one. The local index (`IndexStore`) is used directly: it 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -138,9 +139,16 @@ class Sources:
     def current_states(self) -> tuple[MirrorState, ...]:
         """Return the states with what came out while records were decoded: how many had to be skipped."""
         skipped = self.specs.skipped()
+        left_out = {source.mirror: _left_out(source.meta) for source in self.specs.sources}
         return tuple(
-            changed(state, detail=skipped_text("records", skipped[state.mirror]))
-            if skipped.get(state.mirror) and not state.detail
+            changed(
+                state,
+                detail=_joined(
+                    state.detail.removesuffix(left_out[state.mirror]).removesuffix("; "),
+                    skipped_text("records", skipped[state.mirror]),
+                ),
+            )
+            if skipped.get(state.mirror)
             else state
             for state in self.states
         )
@@ -462,17 +470,24 @@ def _ingest(mirror: Mirror, reading: Reading, store: IndexStore, *, alone: bool)
 def _state(
     mirror: Mirror, index: StoredIndex, word: str, detail: str = "", *, age: float | None = None
 ) -> MirrorState:
-    broken = int(index.meta.get("broken", "0"))
-    if broken and not detail:
-        detail = f"{broken} unreadable records skipped"
     if index.meta.get("promised") and index.meta["promised"] != index.meta["sha256"] and not detail:
         detail = "index.json.hash does not fit index.json: one of them is old"
+    detail = _joined(detail, _left_out(index.meta))
     count = index.count()
     if not count and word == "fresh":
         word = "empty"
     return MirrorState(
         mirror.name, index.meta["kind"], word, detail, count, index.age() if age is None else age
     )
+
+
+def _left_out(meta: Mapping[str, str]) -> str:
+    """Return how many records the ingestion of an index left out, with the first reason, or ""."""
+    return skipped_text("records", list(json.loads(meta.get("unreadable", "{}")).values()))
+
+
+def _joined(*details: str) -> str:
+    return "; ".join(filter(None, details))
 
 
 def _not_read(mirror: Mirror) -> MirrorState:

@@ -54,4 +54,4 @@ def _shown(index: IndexFacts) -> str:
     )
     text += f", ETag {index.etag}" if index.etag else ""
     text += f", {index.broken} unreadable records" if index.broken else ""
-    return text + (", DAMAGED: run `cachefetch index update`" if index.damaged else "")
+    return text + (", DAMAGED: it is dropped, and the next command reads it anew" if index.damaged else "")

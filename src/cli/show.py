@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "spec", nargs="+", metavar="/HASH", help="what names one binary; a part of its hash is enough"
+        "spec",
+        nargs="+",
+        metavar="/HASH",
+        help="what names one binary, not several; a part of its hash is enough",
     )
     add_mirrors(parser)
     add_host(parser)

@@ -128,6 +128,14 @@ def test_stack_keeps_only_that_stack(cli: Cli) -> None:
     assert done.json["roots"][0]["chosen"]["compiler"].startswith("intel-oneapi-compilers@")
 
 
+def test_a_list_of_a_stack_has_only_that_stack(cli: Cli) -> None:
+    every = cli("list", "-m", PAGE, "--json").json["specs"]
+    some = cli("list", "-m", PAGE, "--stack", "e4s-oneapi", "--json").json["specs"]
+    assert 0 < len(some) < len(every)
+    assert all(spec["compiler"].startswith("intel-oneapi-compilers@") for spec in some)
+    assert cli("list", "-m", PAGE, "--stack", "no-such-stack").code == 3
+
+
 def test_explanations_name_every_key_that_decided(cli: Cli) -> None:
     flags = ANSWERS[0][0]
     decided = cli("resolve", "py-multidict@6.1.0", "-m", PAGE, *flags, "--json").json["roots"][0][

@@ -66,9 +66,16 @@ def test_more_than_one_is_a_question_back(cli: Callable[..., Done]) -> None:
     assert "binaries satisfy zlib" in done.err
 
 
+def test_two_hashes_are_refused(cli: Callable[..., Done]) -> None:
+    first, second = sorted(EXPECTED)[:2]
+    done = cli("show", f"/{first}", f"/{second}", *MIRROR, *DEBIAN)
+    assert (done.code, done.out) == (2, "")
+    assert "names more than one binary" in done.err
+
+
 def test_none_names_the_mirrors(cli: Callable[..., Done]) -> None:
     done = cli("show", "/zzzzzz", *MIRROR, *DEBIAN)
-    assert done.code == 2
+    assert done.code == 3
     assert "is fresh" in done.err
 
 

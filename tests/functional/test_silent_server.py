@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import threading
@@ -76,6 +77,43 @@ def test_a_silent_mirror_alone_is_an_error_that_says_so(config: Config) -> None:
             client.resolve("zlib")
     finally:
         server.close()
+
+
+class _Dripping(SimpleHTTPRequestHandler):
+    """Sends a file byte by byte, so that no single wait is long."""
+
+    asked = 0
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        _Dripping.asked += 1
+        with contextlib.suppress(ConnectionError):  # the client has given up
+            for byte in source.read():
+                outputfile.write(bytes([byte]))
+                time.sleep(DRIPPED.first_byte_s / 2)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+DRIPPED = Limits(first_byte_s=0.2, document_s=0.6, backoff_s=0.01)
+
+
+def test_a_dripping_mirror_is_asked_twice_and_hides_no_other(config: Config) -> None:
+    good = Mirror("good", str(FIXTURES / "v3-unsigned"), signed="none")
+    handler = partial(_Dripping, directory=str(FIXTURES / "v3-unsigned"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            dripping = Mirror("dripping", f"http://127.0.0.1:{server.server_port}", signed="none")
+            with Client([dripping, good], config=config, limits=DRIPPED) as client:
+                answer = client.resolve("zlib")
+        finally:
+            server.shutdown()
+    states = {state.mirror: state for state in answer.mirrors}
+    assert states["good"].state == "fresh"
+    assert states["dripping"].state == "unreachable"
+    assert "not whole in time" in states["dripping"].detail
+    assert _Dripping.asked == DRIPPED.silent_attempts
 
 
 class _Slow(SimpleHTTPRequestHandler):

@@ -69,7 +69,7 @@ def check_stall(guard: StallGuard, received: int, url: str) -> None:
         raise NetworkError(
             f"{redact(url)}: less than {guard.bytes_per_s} bytes a second for {guard.window_s:g} s",
             hint=RETRY_LATER,
-            context={"url": redact(url), "reason": "stalled"},
+            context={"url": redact(url), "reason": "stalled", "silent": True},
         )
 
 

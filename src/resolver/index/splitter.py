@@ -106,8 +106,8 @@ class Splitter:
         return (self._hash, name[1].decode(), self._start + begin, end - begin, tail[1] == b"true")  # type: ignore[return-value]  # see above
 
 
-def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], int]:
-    """Return (database version, rows, broken records) of any valid index document, by decoding all of it.
+def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], dict[str, str]]:
+    """Return (database version, rows, broken records: by hash, why) of any valid index document, by decoding all of it.
 
     The first JSON value counts, trailing data is ignored, as Spack does.
 
@@ -120,7 +120,7 @@ def split_any(data: bytes, *, what: str) -> tuple[str, list[Row], int]:
     except (ValueError, TypeError, IndexError) as error:
         reason = "it is cut off" if isinstance(error, IndexError) else error
         raise FormatError(f"{what} is not a Spack index: {reason}", context={"file": what}) from None
-    return walk.version, list(walk.rows.values()), len(walk.broken)
+    return walk.version, list(walk.rows.values()), walk.broken
 
 
 def _number(text: str) -> float:
@@ -132,7 +132,7 @@ def _number(text: str) -> float:
 
 
 class _Walk:
-    """One walk over the text of an index, decoding a record at a time: its `version`, `rows` and `broken` hashes.
+    """One walk over the text of an index, decoding a record at a time: its `version`, `rows` and what is `broken`.
 
     Of several members with one key the last counts, as in `json`. A value that is nested too deep to be decoded is
     stepped over by its brackets: it spoils its own record alone, when that is decoded, as on the fast path.
@@ -144,7 +144,7 @@ class _Walk:
         self._byte_at = _ByteOffsets(text)
         self.version = ""
         self.rows: dict[str, Row] = {}
-        self.broken: set[str] = set()
+        self.broken: dict[str, str] = {}
         self._missing = {"version", "installs"}
 
     def document(self) -> None:
@@ -163,7 +163,7 @@ class _Walk:
     def _enter_installs(self, key: str, at: int) -> int:
         self._missing.discard(key)
         if key == "installs":
-            self.rows, self.broken = {}, set()
+            self.rows, self.broken = {}, {}
             return self._object(at, self._record)
         value, end = self._value(at)
         if key == "version":
@@ -174,7 +174,7 @@ class _Walk:
         """Note the record of that hash, its value at `at`; return where it ends."""
         hash_, (record, end) = key.lower(), self._value(at)
         self.rows.pop(hash_, None)
-        self.broken.discard(hash_)
+        self.broken.pop(hash_, None)
         try:
             record = self._surface(at) if record is _TOO_DEEP else record
             spec = record["spec"]
@@ -182,8 +182,8 @@ class _Walk:
             f"{key}{name}".encode()  # a lone surrogate can be stored nowhere
             offset, binary = self._byte_at(at), record.get("in_buildcache") is True
             self.rows[hash_] = (hash_, name, offset, self._byte_at(end) - offset, binary)  # type: ignore[assignment]  # plain tuple, see Splitter._row
-        except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError):
-            self.broken.add(hash_)
+        except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError) as error:
+            self.broken[hash_] = f"{type(error).__name__}: {error}"
         return end
 
     def _surface(self, at: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .splitter import Row
 
 #: Changes whenever the tables below do; an older sidecar is built anew.
-SCHEMA = "3"
+SCHEMA = "4"
 _CHUNK = 1 << 20
 #: Hashes in one question to the sidecar; SQLite takes 999 variables since its earliest versions.
 _BATCH = 900
@@ -213,7 +213,8 @@ class IndexStore:
                 "version": version,
                 "sha256": digest,
                 "body": body,
-                "broken": str(broken),
+                "broken": str(len(broken)),
+                "unreadable": json.dumps({hash_: _reason(hash_, broken[hash_]) for hash_ in sorted(broken)}),
                 **_stat_facts(body),
                 "checked": repr(time.time()),
                 "changed": repr(time.time()),
@@ -283,7 +284,7 @@ class StoredIndex:
     Attributes:
         mirror: name of the mirror.
         meta: facts of the sidecar: location, kind, version, sha256, etag, checked (Unix time), ...
-        skipped: by hash, why records that were asked for cannot be read.
+        skipped: by hash, why records cannot be read: all that the ingestion left out, and others once asked for.
     """
 
     def __init__(self, path: str, mirror: str) -> None:
@@ -307,6 +308,7 @@ class StoredIndex:
             if os.stat(path).st_mtime_ns != int(self.meta["stamp"]):
                 raise ValueError("sidecar that was changed after it was written")
             self.meta.update(_read_note(path, self.meta["changed"]))
+            self.skipped.update(json.loads(self.meta["unreadable"]))
             self._specfile = specfile_of_database(self.meta["version"])
             # Opened now: another process may put a newer index in its place at any time.
             self._body = os.open(self.meta["body"], os.O_RDONLY | os.O_CLOEXEC)
@@ -509,7 +511,7 @@ class StoredIndex:
         ) as error:
             self._require_place(hash, offset, length)
             reason = error.message if isinstance(error, FormatError) else f"{type(error).__name__}: {error}"
-            self.skipped[hash] = f"/{ascii(hash)[1:8]}: {reason[:100]}"
+            self.skipped[hash] = _reason(hash, reason)
             return None
         if data["spec"].get("hash", hash) != hash:  # most likely another's record
             self._require_place(hash, offset, length)
@@ -518,6 +520,10 @@ class StoredIndex:
     def _record(self, node: Node, in_buildcache: bool) -> Record:
         has_binary = in_buildcache and node.external is None
         return Record(node, has_binary, (self.mirror,) if has_binary else ())
+
+
+def _reason(hash: str, why: str) -> str:
+    return f"/{ascii(hash)[1:8]}: {why[:100]}"
 
 
 #: What `touch` remembers; "changed" tells to which sidecar it belongs.
@@ -564,8 +570,8 @@ def _check_digest(mirror: str, body: str, digest: str, sha256: str | None, size:
     )
 
 
-def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
-    """Read the file once: ((database version, rows, 0) or None for a shape that the fast path lacks, sha256)."""
+def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], dict[str, str]] | None, str]:
+    """Read the file once: ((database version, rows, {}) or None for a shape that the fast path lacks, sha256)."""
     from .splitter import Splitter
 
     splitter = Splitter()
@@ -584,7 +590,7 @@ def _split_and_hash(body: str) -> tuple[tuple[str, list[Row], int] | None, str]:
         raise StoreError(f"cannot read {body}: {error.strerror}", context={"path": body}) from error
     complete = expected and _collect(rows, lambda _: splitter.close(), b"")
     if complete and len({row[0] for row in rows}) == len(rows):
-        return (splitter.version, rows, 0), digest.hexdigest()
+        return (splitter.version, rows, {}), digest.hexdigest()
     return None, digest.hexdigest()
 
 
@@ -621,8 +627,8 @@ class _Hasher:
         return self._digest.hexdigest()
 
 
-def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], int]:
-    """Return (database version, rows, broken records) by decoding the whole index."""
+def _read_slowly(body: str, mirror: str) -> tuple[str, list[Row], dict[str, str]]:
+    """Return (database version, rows, broken records: by hash, why) by decoding the whole index."""
     from .splitter import split_any
 
     try:

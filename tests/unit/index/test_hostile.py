@@ -85,6 +85,24 @@ def test_a_record_whose_texts_cannot_be_stored_is_skipped_alone(tmp_path: Path, 
     index = ingest(IndexStore(str(tmp_path / "store")), body)
     assert [record.node.hash for record in index.everything()] == ["a" * 32]
     assert index.meta["broken"] == "1"
+    assert len(index.skipped) == 1
+
+
+def test_records_left_out_at_ingestion_and_at_decoding_are_counted_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    records: dict[str, object] = {c * 32: {"spec": NODE, "ref_count": 0, "in_buildcache": True} for c in "ab"}
+    records["c" * 32] = {"spec": None}
+    records["d" * 32] = {"spec": {**NODE, "arch": 7}, "ref_count": 0, "in_buildcache": True}
+    body = tmp_path / "index.json"
+    body.write_text(json.dumps({"database": {"version": "8", "installs": records}}))
+    for _ in range(2):  # read anew, then from the store
+        with cachefetch.Client([str(body)], unsigned=True) as client:
+            assert client.update()[0].detail.startswith("1 unreadable records skipped: /ccccccc: TypeError")
+            listed = client.list()
+        assert [spec.hash for spec in listed.specs] == ["a" * 32, "b" * 32]
+        assert listed.mirrors[0].detail.startswith("2 unreadable records skipped: /ccccccc: TypeError")
 
 
 def test_what_spack_noted_about_an_external_may_have_any_text() -> None:
