@@ -62,14 +62,16 @@ def run(argv: Sequence[str]) -> int:
         The exit code (docs/cli.md).
     """
     words = list(argv)
-    as_json = "--json" in words
+    as_json, quiet = "--json" in words, "-q" in words or "--quiet" in words
+    report.hide_secrets(words)
     try:
         try:
             code = _dispatch(words)
         except (KeyboardInterrupt, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 -- the last line of defence: never a traceback
-            code = report.report_error(error, as_json=as_json, verbose="-v" in words or "--verbose" in words)
+            verbose = "-v" in words or "--verbose" in words
+            code = report.report_error(error, as_json=as_json, verbose=verbose, quiet=quiet)
         report.flush()
         return code
     except KeyboardInterrupt:
@@ -79,7 +81,7 @@ def run(argv: Sequence[str]) -> int:
         report.mute(sys.stdout)
         return 141
     except StoreError as error:  # stdout cannot be written, so the error cannot be a document there
-        return report.report_error(error, as_json=False, verbose=False)
+        return report.report_error(error, as_json=False, verbose=False, quiet=quiet)
 
 
 def _command_at(words: list[str]) -> int | None:

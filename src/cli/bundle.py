@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import UsageError
-from .options import add_mirrors, add_output, client_from
+from .options import add_mirrors, add_output, client_from, local_target
 from .progress import reporter_for
 from .report import document, line, say
 from .sync import add_selection, say_problems, selection_from
@@ -64,7 +64,7 @@ def _export(client: Client, args: argparse.Namespace) -> int:
     args.all = args.all or not args.what
     report = client.bundle_export(
         selection_from(args, client),
-        args.to,
+        local_target(args.to, "--to"),
         volume_size=parse_size(args.volume_size) if args.volume_size else None,
         since=args.since,
         sign_key=args.sign_key,

@@ -10,6 +10,7 @@ from .options import (
     add_requirements,
     client_from,
     host_from,
+    local_target,
     requirements_from,
 )
 from .progress import reporter_for
@@ -65,6 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Resolve, fetch, verify; print one line a package."""
+    if args.to:
+        local_target(args.to, "--to")
     with reporter_for(args) as reporter, client_from(args, reporter=reporter, limits=_limits(args)) as client:
         if args.lock:
             _print(_fetch_locked(args, client), args)
@@ -153,6 +156,10 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise ValueError
     return value
+
+
+# argparse names the type: "invalid rate value: 'xyz'".
+_rate.__name__, _seconds.__name__ = "rate", "number of seconds"
 
 
 def _plan(client: Client, args: argparse.Namespace, specs: Sequence[str], options: dict[str, Any]) -> int:

@@ -194,6 +194,16 @@ def client_from(
     )
 
 
+def local_target(path: str, option: str) -> str:
+    """Return the path that an option names to write to. Raises UsageError for a URL: nothing is sent anywhere."""
+    if "://" in path:
+        raise UsageError(
+            f"{option} {path} is a URL; it must be a path of this machine",
+            hint="write there, and copy the result with the tool of that server",
+        )
+    return path
+
+
 def warn_of_rollbacks(client: Client) -> None:
     """Say on stderr which mirrors show an older index again."""
     for _, message in client.rollbacks:

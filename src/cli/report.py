@@ -11,8 +11,53 @@ from ..errors import CachefetchError, ResolutionError, SpecSyntaxError, StoreErr
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any, TextIO
+
+
+#: What the arguments of this run hold that no message may show, and what stands for it: users first.
+_hidden: list[tuple[str, str]] = []
+
+
+def hide_secrets(words: Sequence[str]) -> None:
+    """Keep the users, passwords and queries of URLs among the arguments out of all messages to come."""
+    found = {pair for word in words if set("@?#") & set(word) for pair in _secrets_of(word)}
+    _hidden[:] = sorted(found, key=lambda pair: (pair[1], -len(pair[0]), pair[0]))
+
+
+def _secrets_of(word: str) -> Iterator[tuple[str, str]]:
+    """Yield (text, what stands for it). Passwords may hold unescaped / # ?, and a URL may lack its scheme."""
+    import re
+
+    url = re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/+", word)
+    if url is None:
+        bare = re.match(r"(?:--[\w-]+=)?([^\s/@:]+:[^\s@]*@)", word)
+        if bare:
+            yield bare[1], ""
+        return
+    rest = word[url.end() :]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in rest and not re.fullmatch(r"(\[[^]]*\]|[^:@]*)(:\d{0,5})?", authority):
+        yield rest[: rest.index("@") + 1], ""
+        yield rest[: rest.rindex("@") + 1], ""
+    if tail := re.search(r"[?#](?=.)", rest):
+        yield rest[tail.start() :], f"{tail[0]}..."
+
+
+def _public(text: str) -> str:
+    """Return a message without the secrets of the arguments."""
+    for secret, shown in _hidden:
+        text = text.replace(secret, shown)
+    return text
+
+
+def _error_document(error: CachefetchError) -> None:
+    import json
+
+    text = json.dumps(error.to_dict(), ensure_ascii=True)
+    for secret, shown in _hidden:
+        text = text.replace(json.dumps(secret)[1:-1], shown)
+    _answer(text + "\n")
 
 
 def document(value: dict[str, Any]) -> None:
@@ -35,7 +80,7 @@ def raw(text: str) -> None:
 def say(text: str, args: argparse.Namespace | None = None, *, end: str = "\n") -> None:
     """Print a remark on stderr, unless ``--quiet``."""
     if args is None or not args.quiet:
-        _remark(printable(text) + end)
+        _remark(printable(_public(text)) + end)
 
 
 def printable(text: str) -> str:
@@ -110,19 +155,19 @@ def mute(stream: TextIO) -> None:
     os.close(null)
 
 
-def report_error(error: Exception, *, as_json: bool, verbose: bool) -> int:
-    """Print an error and return its exit code; a bug of ours is exit 1 and asks for a report."""
+def report_error(error: Exception, *, as_json: bool, verbose: bool, quiet: bool = False) -> int:
+    """Print an error and return its exit code; a bug of ours is exit 1 and asks for a report. `quiet`: no hint."""
     error = _leaf(error)
     if isinstance(error, ResolutionError):
         if as_json:
             document(error.resolution.to_dict())
-        _problem(error)
+        _problem(error, quiet)
         return error.exit_code
     if not isinstance(error, CachefetchError):
         error = _internal(error, verbose)
     if as_json:
-        document(error.to_dict())
-    _problem(error)
+        _error_document(error)
+    _problem(error, quiet)
     return error.exit_code
 
 
@@ -148,13 +193,13 @@ def _internal(error: Exception, verbose: bool) -> CachefetchError:
     return wrapped
 
 
-def _problem(error: CachefetchError) -> None:
-    """Print the message, the caret under a spec, and the hint, on stderr."""
-    _remark(f"{_label('error:', '31')} {printable(error.message)}\n")
-    if isinstance(error, SpecSyntaxError) and error.caret():
+def _problem(error: CachefetchError, quiet: bool) -> None:
+    """Print the message, the caret under a spec, and the hint unless `quiet`, on stderr."""
+    _remark(f"{_label('error:', '31')} {printable(_public(error.message))}\n")
+    if isinstance(error, SpecSyntaxError) and error.caret() and _public(error.text) == error.text:
         _remark("".join(f"  {text}\n" for text in error.caret().split("\n")))
-    if error.hint:
-        _remark(f"{_label('hint:', '36')} {printable(error.hint)}\n")
+    if error.hint and not quiet:
+        _remark(f"{_label('hint:', '36')} {printable(_public(error.hint))}\n")
 
 
 def _label(text: str, colour: str) -> str:

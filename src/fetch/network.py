@@ -133,7 +133,13 @@ def proxied(url_scheme: str, host: str) -> bool:
     names = {name.lower() for name, value in os.environ.items() if value}
     if not names & {f"{url_scheme}_proxy", "all_proxy"} and sys.platform == "linux":
         return False
+    return bool(proxy_of(url_scheme, host))
+
+
+def proxy_of(url_scheme: str, host: str) -> str:
+    """Return the proxy that the environment names for the host, with its secrets, "" for none."""
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
-    return bool(proxies.get(url_scheme) or proxies.get("all")) and not proxy_bypass(host)
+    found = proxies.get(url_scheme) or proxies.get("all") or ""
+    return found if found and not proxy_bypass(host) else ""

@@ -295,3 +295,81 @@ def test_a_token_service_without_tls_gets_no_credential(tmp_path: Path, realm: s
     with pytest.raises(MirrorError, match="not https") as caught:
         asyncio.run(transport._token(challenge, f"user:{CANARY}", "https://127.0.0.1/v2/cache/manifests/x"))
     clean(caught.value.message, caught.value.to_dict())
+
+
+TYPED = (
+    "http://bob:{}/pw@h.invalid/",
+    "http://bob:x#{}@h.invalid/",
+    "http://bob:{}?pw@h.invalid/",
+    "http:/u:{}@h.invalid/x",
+    "file://u:{}@h.invalid/x",
+    "u:{}@h.invalid",
+    "https://h.invalid/x?token={}",
+)
+
+
+@pytest.mark.parametrize("url", [text.format(CANARY) for text in TYPED])
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
+def test_what_was_typed_wrong_shows_no_secret(cli: Cli, url: str, as_json: bool) -> None:
+    for words in (
+        ("mirror", "remove", url),
+        ("mirror", "add", url, url),
+        ("bundle", "import", url, "--to", "x"),
+        ("key", "trust", url),
+        ("fetch", "--env", url),
+        ("resolve", "zlib", "--host", url, "-m", MIRROR),
+        ("sync", f"{url}/e.lock", "--to", "x"),
+        ("list", f"--frm={url}"),
+        ("list", "--max-index-age", url),
+        (url,),
+    ):
+        done = cli(*words, *(["--json"] if as_json else []))
+        assert done.code == 2 or "key" not in words
+        assert done.code != 1
+        clean(done.out, done.err)
+
+
+def test_what_is_no_secret_stays_in_messages(cli: Cli) -> None:
+    for word in ("http://h.invalid:80/py@1/x", "zlib@1.2:1.3", "/a/b@c"):
+        assert word in cli(word).err
+
+
+@pytest.mark.parametrize("words", [("fetch", "zlib", "-m", MIRROR), ("bundle", "export", "--from", MIRROR)])
+def test_a_url_is_no_place_to_write_to(
+    words: tuple[str, ...], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(*words, "--key", KEY, "--to", f"http://u:{CANARY}@h.invalid/x")
+    assert done.code == 2
+    assert "is a URL" in done.err
+    clean(done.err)
+    assert not list(tmp_path.glob("http*"))
+
+
+def test_a_quiet_error_has_no_hint(cli: Cli) -> None:
+    assert "hint:" in cli("nosuch").err
+    for flag in ("-q", "--quiet"):
+        assert "hint:" not in cli("mirror", "remove", "nosuch", flag).err
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        (f"socks5://u:{CANARY}@127.0.0.1:9", "socksio"),
+        (f"nosuch://u:{CANARY}@127.0.0.1:9", "cannot use the proxy"),
+        (f"u:{CANARY}@127.0.0.1:9", "through the proxy http://127.0.0.1:9"),
+        (f"http://u:{CANARY}@127.0.0.1:9", "through the proxy http://127.0.0.1:9"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named_and_hides_no_other_mirror(
+    proxy: str, said: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("all_proxy", proxy)
+    done = cli("list", "-m", "http://mirror.invalid/x", "-m", MIRROR, "--key", KEY)
+    assert done.code == 0
+    assert said in done.err
+    assert "127.0.0.1:9" in done.err
+    clean(done.out, done.err)

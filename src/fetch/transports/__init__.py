@@ -111,6 +111,8 @@ class Reply:
 _LOCAL = ("file", "bundle")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRETS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^?#]*)(\?[^#]*)?(?:#.*)?$", re.S)
+#: A "port" that is none: the beginning of a password with an unescaped / ? or #, when an @ follows.
+_NO_PORT = re.compile(r"[^/:\[]*:(?!\d{0,5}(?:/|$))")
 _HOST = re.compile(r"://(?:[^/?#]*@)?([^/?#]*)")
 
 
@@ -125,6 +127,9 @@ def redact(url: str) -> str:
     found = _SECRETS.match(url)
     if not found:
         return url
+    rest = url[found.start(2) :]
+    if "@" in rest and _NO_PORT.match(found[2]):
+        return redact(found[1] + rest.rpartition("@")[2])
     return found[1] + found[2] + ("?..." if found[3] else "")
 
 

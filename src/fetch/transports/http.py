@@ -5,11 +5,13 @@ from __future__ import annotations
 import ssl
 import time
 from contextlib import asynccontextmanager, contextmanager
+from urllib.request import getproxies_environment
 
 import httpx
 from anyio import fail_after, to_thread
 
 from ...errors import CachefetchError, FormatError, MirrorError
+from ..network import proxy_of
 from . import Head, Reply, patience_of, redact
 from .errand import run_without_requests
 from .ranges import content_range, strong_etag
@@ -118,7 +120,7 @@ class HttpTransport:
         self, url: str, headers: dict[str, str], patience_s: float
     ) -> AsyncIterator[httpx.Response]:
         # Only errors of opening are translated here: an error of the caller's own block must pass untouched.
-        client = self._open_client()
+        client = self._open_client(url)
         with _translated(url):
             target = httpx.URL(url)
             port = target.port or (443 if target.scheme == "https" else 80)
@@ -130,7 +132,7 @@ class HttpTransport:
                 with fail_after(patience_s + self._limits.connect_timeout_s):
                     response = await client.send(request, stream=True)
             except TimeoutError:
-                raise broken(url, "no answer in time") from None
+                raise broken(url, "no answer in time", via=_via(url)) from None
         try:
             yield response
         finally:
@@ -153,20 +155,55 @@ class HttpTransport:
                 check_stall(guard, len(chunk), url)
         return bytes(body)
 
-    def _open_client(self) -> httpx.AsyncClient:
+    def _open_client(self, url: str) -> httpx.AsyncClient:
         if self._client is None:
-            limits = self._limits
-            most = limits.metadata_in_flight + limits.blob_connections
-            self._client = httpx.AsyncClient(
-                verify=self._network.tls_context(),
-                follow_redirects=True,
-                max_redirects=limits.redirects,
-                timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_timeout_s, pool=None),
-                limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-                headers={"Accept-Encoding": "identity", "User-Agent": "cachefetch"},
-                event_hooks={"response": [_refuse_downgrade]},
-            )
+            tls = self._network.tls_context()
+            with _proxy_errors(url):
+                self._client = self._make_client(tls)
         return self._client
+
+    def _make_client(self, tls: ssl.SSLContext) -> httpx.AsyncClient:
+        limits = self._limits
+        most = limits.metadata_in_flight + limits.blob_connections
+        return httpx.AsyncClient(
+            verify=tls,
+            follow_redirects=True,
+            max_redirects=limits.redirects,
+            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_timeout_s, pool=None),
+            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+            headers={"Accept-Encoding": "identity", "User-Agent": "cachefetch"},
+            event_hooks={"response": [_refuse_downgrade]},
+        )
+
+
+@contextmanager
+def _proxy_errors(url: str) -> Iterator[None]:
+    """Name the proxies of the environment when no client can be made for them."""
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        named = ", ".join(sorted({_shown(p) for name, p in getproxies_environment().items() if name != "no"}))
+        lacks = isinstance(error, ImportError)
+        raise MirrorError(
+            f"{redact(url)}: no connection: cachefetch cannot use the proxy {named or '(none)'}"
+            + (": SOCKS needs the Python package socksio, which is not installed" if lacks else ""),
+            hint="`pip install socksio`, or unset ALL_PROXY, HTTP_PROXY or HTTPS_PROXY"
+            if lacks
+            else "correct or unset ALL_PROXY, HTTP_PROXY or HTTPS_PROXY: http://HOST:PORT",
+            context={"url": redact(url), "reason": "proxy"},
+        ) from None
+
+
+def _shown(proxy: str) -> str:
+    """Return a proxy without its secrets; its scheme may be left out."""
+    return redact(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _via(url: str) -> str:
+    """Return `` through the proxy URL``, or "" where none is used."""
+    target = httpx.URL(url)
+    proxy = proxy_of(target.scheme, target.host)
+    return f" through the proxy {_shown(proxy)}" if proxy else ""
 
 
 def _expander(response: httpx.Response, url: str) -> Callable[[bytes, int], bytes] | None:
@@ -261,7 +298,7 @@ def translate(error: Exception, url: str) -> MirrorError:
     for kind, what, may_recover in _TABLE:
         if isinstance(error, kind):
             if may_recover:
-                return broken(url, what, error)
+                return broken(url, what, error, via=_via(url))
             message = f"{shown}: {what}{detail(error)}"
             return MirrorError(message, hint="check the mirror URL", context={"url": shown})
     raise AssertionError("the table ends with Exception")  # pragma: no cover

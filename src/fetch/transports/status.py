@@ -82,11 +82,11 @@ def wrong_range(url: str, asked: int, header: str | None) -> NetworkError:
     )
 
 
-def broken(url: str, what: str, error: BaseException | None = None) -> NetworkError:
-    """Return the error for a connection that failed and may work again."""
+def broken(url: str, what: str, error: BaseException | None = None, *, via: str = "") -> NetworkError:
+    """Return the error for a connection that failed and may work again; `via` names the proxy."""
     shown = redact(url)
     return NetworkError(
-        f"{shown}: {what}{detail(error)}",
+        f"{shown}: {what}{via}{detail(error)}",
         hint=RETRY_LATER,
         context={
             "url": shown,
