@@ -261,6 +261,33 @@ ATTACKS = {
         "symlink",
         package(directory("./lib"), symlink("./lib/s", "../../demo-1.0-abc/lib")),
     ),
+    "a relative symlink that leaves through another": (
+        "symlink",
+        package(
+            directory("./a"),
+            directory("./a/b"),
+            symlink("./a/b/l", "../.."),
+            symlink("./a/b/k", "l/../../../x"),
+        ),
+    ),
+    "a relative symlink that leaves through one to the prefix itself": (
+        "symlink",
+        package(symlink("./k", "l/../x"), symlink("./l", ".")),
+    ),
+    "a relative symlink that leaves through a chain of others": (
+        "symlink",
+        package(
+            directory("./a"),
+            symlink("./a/1", "2"),
+            symlink("./a/2", "3/."),
+            symlink("./a/3", ".."),
+            symlink("./k", "a/1/../x"),
+        ),
+    ),
+    "a relative symlink that leaves where case does not count": (
+        "symlink",
+        package(directory("./a"), symlink("./a/l", ".."), symlink("./a/k", "L/../x")),
+    ),
     "a symlink without target": ("damaged", package(symlink("./s", ""))),
     "a character device": ("special-file", package(entry("./null", kind=tarfile.CHRTYPE))),
     "a block device": ("special-file", package(entry("./sda", kind=tarfile.BLKTYPE))),
@@ -316,6 +343,27 @@ def test_attack(tmp_path: Path, name: str, compressed: bool) -> None:
     assert "package.spack" in error.message
     assert nothing_left(tmp_path)
     assert not Path("/tmp/cachefetch-evil").exists()
+
+
+def test_symlinks_that_stay_are_made_whatever_they_go_through(tmp_path: Path) -> None:
+    inside = [
+        directory("./a"),
+        directory("./a/b"),
+        symlink("./a/b/up", ".."),
+        symlink("./a/b/file", "up/b/../b/f"),
+        symlink("./a/b/dangling", "nothing/../f"),
+        symlink("./a/b/loop", "loop/../.."),
+        symlink("./a/abs", "/opt/elsewhere"),
+        symlink("./a/through-abs", "abs/../x"),
+        symlink("./a/self", "."),
+        entry("./a/b/f", b"text"),
+    ]
+    unpack(package(*inside), tmp_path)
+    made = {path.name: os.readlink(path) for path in tmp_path.rglob("*") if path.is_symlink()}
+    assert made["file"] == "up/b/../b/f"
+    assert len(made) == 7
+    (file,) = [path for path in tmp_path.rglob("file") if path.is_symlink()]
+    assert file.read_bytes() == b"text"
 
 
 @pytest.mark.parametrize(

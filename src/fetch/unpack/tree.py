@@ -12,7 +12,7 @@ from .tar import DIRECTORY, FILE, HARD_LINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .expand import Expanded, Piece
     from .model import ExtractLimits
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Of a directory that an archive uses without listing it, as GNU tar makes it.
 _IMPLIED_MODE = 0o755
+#: Symlinks that a system follows for one path; with more it gives up.
+_MOST_LINKS = 40
 _CHUNK = 1 << 20
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -105,8 +107,9 @@ class Tree:
                 continue
             if kind != DIRECTORY or not inside.startswith(path + "/" if path else ""):
                 raise ArchiveError("outside-prefix", f"has a member outside its prefix {self.prefix!r}", path)
+        links = {_fold(path): member.target for path, member in self._symlinks}
         for path, member in self._symlinks:
-            self._symlink(path, member, inside)
+            self._symlink(path, member, inside, links)
         prefix, root = built_at(self._read(f"{self.prefix}/{BUILDINFO}", limits.buildinfo_bytes), self.prefix)
         holding = self._holding(root)
         for path in self._implied:
@@ -184,16 +187,13 @@ class Tree:
             raise ArchiveError("hard-link", what, member.name)
         os.link(target, path, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor, follow_symlinks=False)
 
-    def _symlink(self, path: str, member: Member, inside: str) -> None:
+    def _symlink(self, path: str, member: Member, inside: str, links: Mapping[str, str]) -> None:
         """Make a symlink, whose target is data: absolute ones point to where the build had its dependencies."""
         if not member.target:
             raise ArchiveError("damaged", "has a symlink without target", member.name)
-        if not member.target.startswith("/"):
-            reached = os.path.normpath(os.path.join("/", path, "..", member.target))
-            climbs = not (reached + "/").startswith("/" + inside) or _climbs(path, member.target, inside)
-            if climbs:
-                what = f"has a symlink to {member.target!r}, which leaves the package"
-                raise ArchiveError("symlink", what, member.name)
+        if not member.target.startswith("/") and _leaves(path, member.target, inside, links):
+            what = f"has a symlink to {member.target!r}, which leaves the package"
+            raise ArchiveError("symlink", what, member.name)
         os.symlink(member.target, path, dir_fd=self._descriptor)
         os.utime(path, ns=(member.mtime, member.mtime), dir_fd=self._descriptor, follow_symlinks=False)
 
@@ -255,16 +255,35 @@ def _safe_path(member: Member) -> str:
     return "/".join(parts)
 
 
-def _climbs(path: str, target: str, inside: str) -> bool:
-    """Tell whether a relative target leaves the prefix on its way, even if it comes back."""
-    depth = path.count("/") - inside.count("/")
-    for part in target.split("/"):
+def _leaves(path: str, target: str, inside: str, links: Mapping[str, str]) -> bool:
+    """Tell whether a relative target leaves the prefix on its way, even if it comes back.
+
+    Each part is followed as the system would: ``..`` behind another symlink of the archive goes up from where that one
+    leads. Behind an absolute one the package is left in any case, which such a link may do.
+
+    Args:
+        path: the symlink, below the root of the archive.
+        target: where it points.
+        inside: the prefix, with a slash at its end.
+        links: targets of all symlinks of the archive by their folded paths.
+    """
+    here = path.removeprefix(inside).split("/")[:-1]
+    rest, followed = target.split("/")[::-1], 0
+    while rest:
+        part = rest.pop()
         if part == "..":
-            depth -= 1
+            if not here:
+                return True
+            here.pop()
         elif part not in ("", "."):
-            depth += 1
-        if depth < 0:
-            return True
+            onward = links.get(_fold(inside + "/".join((*here, part))))
+            if onward is None:
+                here.append(part)
+            elif onward.startswith("/") or followed == _MOST_LINKS:
+                return False
+            else:
+                followed += 1
+                rest += onward.split("/")[::-1]
     return False
 
 
