@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
 _CHUNK = 1 << 20
+_BEHIND = 4 << 20
 #: The key of the lock that fetches share, and whoever removes what they may want has alone.
 _EVERYTHING = "everything"
 
@@ -353,6 +354,7 @@ class PartWriter:
         self.on_commit: Callable[[str, os.stat_result], None] | None = None
         self._kept = False  # True when the sidecar is on disk
         self._stale = False  # True when it is not what it should say
+        self._begun = 0  # up to here the disk was told to write
         self._hash = hashlib.sha256()
 
     @classmethod
@@ -410,6 +412,12 @@ class PartWriter:
             finally:  # a full disk takes a piece of it
                 self._hash.update(view[:done])
                 self.offset += done
+            self._write_behind()
+
+    def _write_behind(self) -> None:
+        if self.offset - self._begun >= _BEHIND:
+            files.start_write_back(self._handle, self._begun, self.offset - self._begun)
+            self._begun = self.offset
 
     def begin_ranges(self, info: PartInfo) -> None:
         """From now on the rest comes by `write_at`, and `info.have` bytes count."""
@@ -531,7 +539,7 @@ class PartWriter:
         os.ftruncate(self._handle, 0)
         os.lseek(self._handle, 0, os.SEEK_SET)
         self._hash = hashlib.sha256()
-        self.offset = 0
+        self.offset = self._begun = 0
 
     def _rehash(self) -> None:
         os.lseek(self._handle, 0, os.SEEK_SET)
