@@ -34,7 +34,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [os.path.join(ROOT, ".dev"), ROOT]
@@ -250,14 +252,20 @@ def _pipe(source: socket.socket, target: socket.socket, delay: float) -> None:
 # --- cases ----------------------------------------------------------------------------------------------------------
 
 
+def write_packages(root: str, count: int, size: int) -> list[Package]:
+    """Write the mirror; return its packages without their payloads."""
+    return [replace(write_package(root, f"p{number}", size), payload=b"") for number in range(count)]
+
+
 @contextlib.contextmanager
 def prepared(case: str, scale: float, scratch: str) -> Iterator[Job]:
     """Write the mirror of a case and serve it."""
     count, size, secure, round_trip = CASES[case]
     count = max(1, int(count * scale))
     root = os.path.join(scratch, "mirror")
-    # Without the payloads in memory: a child's largest resident memory starts with that of its parent.
-    packages = [replace(write_package(root, f"p{number}", size), payload=b"") for number in range(count)]
+    # In another process: a child's largest resident memory starts with the largest that its parent ever had.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        packages = other.submit(write_packages, root, count, size).result()
     tls, authority = None, ""
     if secure:
         import trustme

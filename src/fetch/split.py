@@ -8,8 +8,8 @@ that goes wrong ends all ranges, and the next try goes on from the same place.
 
 from __future__ import annotations
 
-import os
 import threading
+from functools import partial
 
 import anyio
 from anyio import to_thread
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .transports import Head, Transport
 
 
-_FLUSH_BYTES = 64 << 20
 _TICK_S = 0.1
 
 
@@ -49,7 +48,7 @@ class Split:
         self.etag: str | None = None
         self.asked = False  # the first answer is here: the server serves ranges
         self._size = session.limits.range_bytes
-        self._first = self._flushed = part.offset
+        self._first = part.offset
         self._starts = iter(range(part.offset, part.size, self._size))
         self._ends: set[int] = set()  # of ranges that are complete, by their start
         self._at: dict[int, int] = {}  # how far each range has come, by its start
@@ -84,7 +83,7 @@ class Split:
                     shown.set()
                 if ticks * _TICK_S >= self.session.limits.flush_s:
                     ticks = 0
-                    await to_thread.run_sync(self._keep_up)
+                    await to_thread.run_sync(partial(self._hash, partly=True))
 
         try:
             async with anyio.create_task_group() as group:
@@ -100,24 +99,6 @@ class Split:
             self.part.end_ranges()
         if failed:
             raise failed[0]
-
-    def _keep_up(self) -> None:
-        """Make what came count, and let the disk work while bytes come: the sync at the end has less to wait for."""
-        self._hash(partly=True)
-        if self.part.offset - self._flushed >= _FLUSH_BYTES:
-            self._flushed = self.part.offset
-            self._flush()
-
-    def _flush(self) -> None:
-        with self._hashing:  # a commit would close the file meanwhile
-            copy = self.part.duplicate()
-        if copy is not None:
-            try:
-                os.fdatasync(copy)
-            except OSError:
-                pass  # the sync at the end says it
-            finally:
-                os.close(copy)
 
     async def _range(self, transport: Transport, start: int) -> None:
         """Receive the range from `start`; when it is cut, the rest of it, as often as one may try."""

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
 _CHUNK = 1 << 20
+#: So much at a time, so that it is in the cache of the processor when it is hashed.
+_REREAD = 256 << 10
+#: After so many bytes the disk is told to begin.
 _BEHIND = 4 << 20
 #: The key of the lock that fetches share, and whoever removes what they may want has alone.
 _EVERYTHING = "everything"
@@ -438,18 +441,15 @@ class PartWriter:
         """Hash what `write_at` brought, up to `to`: those bytes count from now on."""
         with files.store_errors(self._part):
             while self.offset < to:
-                data = os.pread(self._handle, min(_CHUNK, to - self.offset), self.offset)
+                data = os.pread(self._handle, min(_REREAD, to - self.offset), self.offset)
                 if not data:
                     raise OSError(errno.EIO, "the part file lost what was written to it")
                 self._hash.update(data)
                 self.offset += len(data)
+            self._write_behind()
             if self.info is not None and self.offset < self.size:
                 self.info, self._kept = replace(self.info, have=self.offset), False
                 self._keep_sidecar()
-
-    def duplicate(self) -> int | None:
-        """Return another descriptor of the part file, None when it is closed."""
-        return None if self._descriptor is None else os.dup(self._descriptor)
 
     def end_ranges(self) -> None:
         """Cut off what does not count, so that `write` can go on."""

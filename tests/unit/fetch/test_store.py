@@ -185,6 +185,41 @@ def test_a_part_without_a_fitting_sidecar_starts_over(store: Store, sidecar: byt
     assert store.part_size(SHA) == 0
 
 
+def test_what_a_full_disk_still_took_counts(store: Store) -> None:
+    import resource
+
+    data, room = b"abcd" * 150_000, 300_001  # the limit falls into the second piece of the write
+    sha256 = hashlib.sha256(data).hexdigest()
+    with store.try_lock(sha256) or pytest.fail("locked") as lock:
+        part = store.open_part(lock, sha256, len(data))
+        part.begin(PartInfo("u", None, sha256, len(data)))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            with pytest.raises(StoreError, match="too large") as caught:
+                part.write(data)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert caught.value.context["reason"] == "disk-full"
+        assert part.offset == room
+        assert part.digest() == hashlib.sha256(data[:room]).hexdigest()
+        part.write(data[room:])
+        part.commit()
+    assert store.has(sha256)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone has the call")
+def test_the_kernel_takes_the_hint_to_write_back(tmp_path: Path) -> None:
+    call = files._sync_file_range()
+    assert call is not None
+    with open(tmp_path / "file", "wb") as file:
+        file.write(b"x" * 8192)
+        file.flush()
+        assert call(file.fileno(), 0, 8192, files._WRITE_BACK) == 0
+        assert call(-1, 0, 8192, files._WRITE_BACK) == -1
+        files.start_write_back(-1, 0, 8192)  # only a hint
+
+
 def test_begin_again_forgets_the_old_bytes(store: Store) -> None:
     writer = part(store)
     writer.begin(INFO)
