@@ -43,6 +43,14 @@ _STRONG_DIGESTS = {
 }
 _MIN_RSA_BITS = 2048
 _RSA = (1, 2, 3)
+_SELF_SIGNATURES = (
+    SignatureType.GenericCertification,
+    SignatureType.PersonaCertification,
+    SignatureType.CasualCertification,
+    SignatureType.PositiveCertification,
+    SignatureType.DirectKey,
+    SignatureType.SubkeyBinding,
+)
 _WEAK_ALGORITHMS = {16: "ElGamal", 17: "DSA", 20: "ElGamal"}
 _ARMOUR_HEADER = re.compile(rb"(?:Version|Comment): [ -~]*")
 _TRUST_HINT = (
@@ -80,6 +88,8 @@ class Component:
     expires: float | None = None
     revoked: bool = False
     weak: str = ""
+    #: Time of the oldest self-signature on it in this copy of the certificate.
+    bound: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +233,7 @@ def verify_cleartext(
             bytes=parts.text, signature=signature.packet, store=lambda _: [certificate.cert]
         )
     except RuntimeError:
-        _refuse(what, f"does not fit its signature by {key.fingerprint}: it was changed after signing")
+        _refuse_unverified(signature, certificate, key, what)
     if result.bytes != parts.text or len(result.valid_sigs) != 1:
         _refuse(what, "does not equal the text that was signed")
     ends = [end for end in (certificate.info.expires, key.expires, signature.expires) if end is not None]
@@ -437,6 +447,24 @@ def _check_times(signature: _Signature, key: Component, what: str, now: float) -
         _refuse(what, f"has a signature by {key.fingerprint} that expired on {_date(expires)}")
 
 
+def _refuse_unverified(
+    signature: _Signature, certificate: Certificate, key: Component, what: str
+) -> NoReturn:
+    """Refuse what the verifier refused. It asks that the key was valid when it signed, by what this copy of it says.
+
+    gpg replaces a self-signature when the owner extends the key: a newer copy says nothing of the time before.
+    """
+    since = max(key.bound, certificate.components[0].bound)
+    if signature.created is not None and signature.created < since:
+        _refuse(
+            what,
+            f"cannot be verified: it was signed on {_date(signature.created)}, and the trusted copy of key "
+            f"{key.fingerprint} says nothing of the time before {_date(since)}",
+            hint="the owner extended or changed the key since: trust an older copy of it too, both are kept together",
+        )
+    _refuse(what, f"does not fit its signature by {key.fingerprint}: it was changed after signing")
+
+
 def _read_certificates(data: bytes, what: str) -> Iterable[Certificate]:
     try:
         if any(packet.tag in (Tag.SecretKey, Tag.SecretSubkey) for packet in PacketPile.from_bytes(data)):
@@ -497,6 +525,7 @@ def _components(packets: list[Packet]) -> tuple[Component, ...]:
 def _component(packet: Packet, signatures: list[Packet]) -> Component:
     kinds = [(_signature_kind(signature), signature) for signature in signatures]
     bindings = [s for kind, s in kinds if kind == SignatureType.SubkeyBinding and s.signature_created]
+    own = [s.signature_created for kind, s in kinds if kind in _SELF_SIGNATURES and s.signature_created]
     newest = max(bindings, key=lambda s: s.signature_created or _EPOCH, default=None)
     validity = newest.key_validity_period if newest else None
     created = packet.key_created.timestamp() if packet.key_created else 0.0
@@ -509,6 +538,7 @@ def _component(packet: Packet, signatures: list[Packet]) -> Component:
         created + validity.total_seconds() if validity else None,
         any(kind == SignatureType.SubkeyRevocation for kind, _ in kinds),
         weak,
+        min(own).timestamp() if own else 0.0,
     )
 
 

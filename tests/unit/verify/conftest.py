@@ -80,6 +80,7 @@ class Matrix:
     documents: dict[str, bytes]
     keys: dict[str, bytes]
     before_revocation: bytes
+    before_extension: bytes
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +102,9 @@ def matrix(gpg_home: Gpg) -> Matrix:
     gpg.generate("rsa4096", "rsa4096")
     gpg.generate("ed25519", "ed25519")
     gpg.generate("weak-key", "rsa1024")
+    gpg.generate("dsa", "dsa2048")
+    gpg.generate("rsa2048", "rsa2048")
+    gpg.generate("nistp256", "nistp256")
     gpg.generate("expired", "ed25519", expire="20200201T000000", at="20200101T000000!")
     gpg.generate("revoked", "ed25519")
     for label, expire, at in (
@@ -110,11 +114,15 @@ def matrix(gpg_home: Gpg) -> Matrix:
     ):
         gpg.generate(label, "ed25519", "cert", at=at)
         gpg.run("--batch", "--quick-add-key", gpg.keys[label], "ed25519", "sign", expire, at=at)
+    gpg.generate("expiry extended", "ed25519", expire="20200201T000000", at="20200101T000000!")
     for label in gpg.keys:
-        documents[label] = gpg.sign(label, at=LONG_AGO if "expired" in label else None)
+        documents[label] = gpg.sign(label, at=LONG_AGO if "expir" in label else None)
     documents["unknown"] = documents["ed25519"]
     documents["two signatures"] = gpg.sign("rsa4096", "ed25519")
     documents["weak digest"] = gpg.sign("rsa4096", extra=("--digest-algo", "SHA1"))
+    for digest in ("MD5", "RIPEMD160"):
+        extra = ("--allow-weak-digest-algos", "--digest-algo", digest)
+        documents[digest.lower()] = gpg.sign("rsa4096", extra=extra)
     documents["sha256"] = gpg.sign("rsa4096", extra=("--digest-algo", "SHA256"))
     documents["signature expires"] = gpg.sign("ed25519", extra=("--default-sig-expire", "1d"))
     later = time.strftime("%Y%m%dT%H%M%S!", time.gmtime(time.time() + 864000))
@@ -126,7 +134,9 @@ def matrix(gpg_home: Gpg) -> Matrix:
     documents["two blocks"] = documents["rsa4096"] * 2
     documents["hash line"] = documents["rsa4096"].replace(b"Hash: SHA512", b"Hash: SHA256")
     documents["dashes"] = gpg.sign("rsa4096", data=b"-----BEGIN\n- a\nFrom b\nc\n")
+    short = gpg.export("expiry extended")
+    gpg.run("--batch", "--quick-set-expire", gpg.keys["expiry extended"], "0")
     before = gpg.export("revoked")
     gpg.revoke("revoked")
     gpg.revoke_subkey("subkey-revoked")
-    return Matrix(gpg, documents, {label: gpg.export(label) for label in gpg.keys}, before)
+    return Matrix(gpg, documents, {label: gpg.export(label) for label in gpg.keys}, before, short)

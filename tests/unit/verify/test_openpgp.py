@@ -179,6 +179,8 @@ def test_version_and_comment_of_old_gpg_are_accepted() -> None:
 EXPECTED = {
     "rsa4096": ("good", "GOODSIG"),
     "ed25519": ("good", "GOODSIG"),
+    "rsa2048": ("good", "GOODSIG"),
+    "nistp256": ("good", "GOODSIG"),
     "sha256": ("good", "GOODSIG"),
     "subkey": ("good", "GOODSIG"),
     "dashes": ("good", "GOODSIG"),
@@ -187,7 +189,11 @@ EXPECTED = {
     "revoked": ("revoked", "REVKEYSIG"),
     "subkey-revoked": ("revoked", "REVKEYSIG"),
     "weak-key": ("weak", "GOODSIG"),
+    "dsa": ("weak", "GOODSIG"),
     "weak digest": ("weak", "GOODSIG"),
+    "ripemd160": ("weak", "GOODSIG"),
+    "md5": ("weak", "ERRSIG"),
+    "expiry extended": ("invalid", "GOODSIG"),
     "two signatures": ("invalid", "GOODSIG"),
     "signature expires": ("invalid", "GOODSIG"),
     "future": ("invalid", "GOODSIG"),
@@ -237,6 +243,21 @@ def test_text_is_what_gpg_was_given(matrix: Matrix) -> None:
 
 def test_signature_expires_is_good_before(matrix: Matrix) -> None:
     assert judge(matrix.documents["signature expires"], all_keys(matrix), time.time() + 60) == "good"
+
+
+def test_a_key_that_was_extended_later_needs_its_older_copy_too(matrix: Matrix) -> None:
+    """The older copy alone has expired; the newer one alone does not say that the key was valid when it signed."""
+    label, now = "expiry extended", time.time() + 60
+    document, fingerprint = matrix.documents[label], matrix.gpg.keys[label]
+    newer = Keyring.from_bytes(matrix.keys[label], what="newer")
+    older = Keyring.from_bytes(matrix.before_extension, what="older")
+    assert judge(document, older, now) == "expired"
+    with pytest.raises(SignatureInvalidError, match="signed on 2020-01-02") as caught:
+        verify_cleartext(document, newer, what="f", now=now)
+    assert fingerprint in caught.value.message
+    assert "older copy" in caught.value.hint
+    assert judge(document, older | newer, now) == "good"
+    assert judge(document.replace(b'"version":3', b'"version":4'), older | newer, now) == "invalid"
 
 
 def test_subkey_reports_the_primary_key(matrix: Matrix) -> None:
