@@ -358,7 +358,7 @@ def _labelled(virtual: str, specs: Specs) -> tuple[str, ...]:
     """Return the packages that provide `virtual` in the indexes: by their edges, or by themselves."""
     found: set[str] = set()
     for source in specs.sources:
-        for record in source.mentioning(virtual):
+        for record in source.labelling(virtual):
             found.update(edge.name for edge in record.node.edges if virtual in edge.virtuals)
             if virtual in record.node.provided:
                 found.add(record.node.name)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         def hashes_at(self, name: str, version: str) -> Iterable[str]: ...  # noqa: D102
         def with_prefix(self, prefix: str) -> Sequence[Record]: ...  # noqa: D102
         def everything(self) -> Iterable[Record]: ...  # noqa: D102
-        def mentioning(self, word: str) -> Iterable[Record]: ...  # noqa: D102
+        def labelling(self, virtual: str) -> Iterable[Record]: ...  # noqa: D102
         def record(self, hash: str) -> Record | None: ...  # noqa: D102
         def records(self, hashes: Sequence[str]) -> Iterable[Record]: ...  # noqa: D102
         def raw(self, hash: str) -> tuple[Mapping[str, Any], int] | None: ...  # noqa: D102
@@ -79,7 +79,7 @@ class PageSource:
         """All records."""
         return list(self._records.values())
 
-    def mentioning(self, word: str) -> list[Record]:  # noqa: ARG002 - what is in memory is looked through anyway
+    def labelling(self, virtual: str) -> list[Record]:  # noqa: ARG002 - what is in memory is looked through anyway
         """All records."""
         return self.everything()
 

@@ -47,6 +47,11 @@ _VERSION_MARK = re.compile(rb'"version"\s*:\s*"=?([^"]*)"')
 _KEY_BEFORE = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z')
 _NEXT_KEY = re.compile(rb'\}\s*(?:,\s*"(?:[^"\\]|\\.)*"\s*:|\})')
 _AROUND = 1024
+#: What stands before a virtual in the label of an edge, with the name of the package; and after the name of a variant.
+_LABEL = re.compile(
+    rb'\{"name":"([^"\\]*)","hash":"\w*","parameters":\{"deptypes":\[[^][]*\],"virtuals":\[(?:"[^"\\]*",)*\Z'
+)
+_MEMBER = re.compile(rb"\s*:")
 #: Newest specfile version of a node (Spack 1.3, docs/formats.md); what is newer is skipped and counted.
 _NEWEST_SPECFILE = 6
 _TABLES = """
@@ -400,27 +405,35 @@ class StoredIndex:
         """All records, by hash."""
         return (record for row in self._rows("ORDER BY hash") if (record := self._decode(*row)))
 
-    def mentioning(self, word: str) -> Iterator[Record]:
-        """The records in whose text the JSON string `word` stands, in the order of the file.
+    def labelling(self, virtual: str) -> Iterator[Record]:
+        """Yield records that label packages as providers of `virtual`, at least one for each such package.
 
-        The bytes are searched and only such records decoded: a name that nobody has ever written costs no decoding.
+        The bytes are searched. Decoded is only what may say something new: a name that nobody has ever written costs no
+        decoding, nor does a variant of that name, nor the thousandth edge that says what the first one said.
         """
         import mmap
 
-        mark = f'"{word}"'.encode()
+        mark = f'"{virtual}"'.encode()
         assert self._body is not None
         if not os.fstat(self._body).st_size:
             return
         rows = self._rows("ORDER BY off")
         starts = [offset for _, offset, _ in rows]
+        known: set[bytes] = set()
         with mmap.mmap(self._body, 0, access=mmap.ACCESS_READ) as text:
             at = text.find(mark)
             while at >= 0:
-                row = rows[max(0, bisect_right(starts, at) - 1)]
-                end = row[1] + row[2]
-                if row[1] <= at < end and (record := self._decode(*row)):
-                    yield record
-                at = text.find(mark, max(end, at + 1))
+                end = at + 1
+                edge = _LABEL.search(text[max(0, at - _AROUND) : at])
+                if not (_MEMBER.match(text, at + len(mark)) or (edge and edge[1] in known)):
+                    row = rows[max(0, bisect_right(starts, at) - 1)]
+                    if row[1] <= at < row[1] + row[2]:
+                        end = row[1] + row[2]
+                        if record := self._decode(*row):
+                            found = (e.name for e in record.node.edges if virtual in e.virtuals)
+                            known.update(name.encode() for name in found)
+                            yield record
+                at = text.find(mark, end)
 
     def record(self, hash: str) -> Record | None:
         """The record with that full DAG hash, or None."""

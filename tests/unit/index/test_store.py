@@ -13,6 +13,7 @@ import pytest
 from cachefetch.errors import FormatError, StoreError
 from cachefetch.resolver.index.query import Specs
 from cachefetch.resolver.index.store import IndexStore, StoredIndex
+from cachefetch.resolver.model import Record
 
 FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"
 
@@ -221,3 +222,37 @@ def test_an_empty_directory_in_place_of_the_sidecar_is_replaced(tmp_path: Path) 
     (blocker / "x").touch()
     with pytest.raises(StoreError, match=r"sidecar\.sqlite"):
         ingest(store, body)
+
+
+@pytest.mark.parametrize("mirror", ["v3-signed", "v3-unsigned", "v2-signed"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_providers_of_virtuals_are_found_without_decoding_what_says_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: str, indent: int | None
+) -> None:
+    body = tmp_path / "index.json"
+    document = json.loads(index_file(mirror).read_bytes())
+    body.write_text(json.dumps(document, indent=indent, separators=(",", ":")))
+    index = ingest(IndexStore(str(tmp_path / "store")), body)
+    expected: dict[str, set[str]] = {"no-such-virtual": set()}
+    chosen: list[tuple[str, ...]] = []  # values of variants, which may be called as a virtual is
+    for record in index.everything():
+        values = [(v,) if isinstance(v, str) else v for v in record.node.variants.values()]
+        chosen += [tuple(text for texts in values if not isinstance(texts, bool) for text in texts)]
+        for edge in record.node.edges:
+            for virtual in edge.virtuals:
+                expected.setdefault(virtual, set()).add(edge.name)
+    decoded: list[str] = []
+    decode = StoredIndex._decode
+
+    def counting(self: StoredIndex, hash: str, offset: int, length: int) -> Record | None:
+        decoded.append(hash)
+        return decode(self, hash, offset, length)
+
+    monkeypatch.setattr(StoredIndex, "_decode", counting)
+    assert "zlib-api" in expected
+    for virtual, names in expected.items():
+        decoded.clear()
+        found = list(index.labelling(virtual))
+        assert {e.name for r in found for e in r.node.edges if virtual in e.virtuals} == names
+        if indent is None:
+            assert len(decoded) <= len(names) + sum(virtual in texts for texts in chosen)
