@@ -124,13 +124,19 @@ class Client(Base):
         """See `AsyncClient.resolve_locked`."""
         return self._portal.call(partial(self._async.resolve_locked, lock, host=host))
 
-    def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
+    def fetch_locked(
+        self, lock: Lock, *, host: Host | None = None, to: str | None = None, adopt: str | None = None
+    ) -> Receipt:
         """See `AsyncClient.fetch_locked`."""
         host = host if host is not None else self.host()
-        here = self._async._locked_here(lock, host, to)
+        here = None if adopt is not None else self._async._locked_here(lock, host, to)
         if here is not None:
             return here
-        return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to))
+        return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to, adopt=adopt))
+
+    def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:
+        """See `AsyncClient.plan_locked`."""
+        return self._portal.call(partial(self._async.plan_locked, lock, host=host))
 
     def list(self, spec: str | None = None, *, externals: bool = False, host: Host | None = None) -> Listing:
         """See `AsyncClient.list`."""

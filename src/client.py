@@ -162,6 +162,9 @@ class AsyncClient(Base):
             LockChangedError: a blob or the closure is not the locked one.
             PolicyError: a mirror's signature policy is weaker than the locked one.
         """
+        from .lockfile import made_elsewhere
+        from .values import changed
+
         self._hold_policies(lock.policies)
         answer = await self._alone(
             lambda: self._resolve_steps(tuple(lock.roots), host, False, (), False, pinned=lock.roots)
@@ -170,15 +173,20 @@ class AsyncClient(Base):
             return answer
         answer, packages = await self._locked_packages(answer)
         _refuse(lock, packages)
+        if note := made_elsewhere(lock, answer.host):
+            first, *others = answer.roots
+            answer = changed(answer, roots=(changed(first, notes=(*first.notes, note)), *others))
         return answer
 
-    async def fetch_locked(self, lock: Lock, *, host: Host | None = None, to: str | None = None) -> Receipt:
+    async def fetch_locked(
+        self, lock: Lock, *, host: Host | None = None, to: str | None = None, adopt: str | None = None
+    ) -> Receipt:
         """Fetch and verify exactly what a lock file names; no index is read.
 
         Args:
             lock: from `Lock.read`.
             host: the machine that the binaries must run on; None for this one.
-            to: as for `fetch`.
+            to, adopt: as for `fetch`.
 
         Raises:
             HostError: the host may not be able to run what was locked.
@@ -191,25 +199,52 @@ class AsyncClient(Base):
         from .fetch.execute import fetch_items
 
         facts = host if host is not None else await self.host()
-        here = await to_thread.run_sync(self._locked_here, lock, facts, to)
+        here = None if adopt is not None else await to_thread.run_sync(self._locked_here, lock, facts, to)
         if here is not None:
             return here
+        _require_directory(to)
         engine = self._engine()
+        wanted = await self._locked_wanted(lock, facts, engine)
+        receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
+        return self._with_lock_note(receipt, lock, facts)
+
+    async def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:
+        """Return what `fetch_locked` would get and reuse; arguments and errors as there."""
+        from .fetch.execute import plan_items
+
+        facts, engine = host if host is not None else await self.host(), self._engine()
+        return await plan_items(await self._locked_wanted(lock, facts, engine), **engine)
+
+    async def _locked_wanted(self, lock: Lock, facts: Host, engine: dict[str, Any]) -> tuple[Wanted, ...]:
+        """Return what a lock file names, once its manifests are proven to promise the locked blobs."""
+        self._require_lock(lock, facts)
         wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
         _refuse(lock, tuple(map(_locked, packages)))
-        return await fetch_items(wanted, to=to, **engine)
+        return wanted
 
-    def _locked_here(self, lock: Lock, facts: Host, to: str | None) -> Receipt | None:
-        """Refuse what a lock file does not allow; return the receipt when all of it is present. Opens no network."""
-        from .lockfile import Locked, host_changes
+    def _require_lock(self, lock: Lock, facts: Host) -> None:
+        """Refuse weaker policies than those of a lock file, and a host that may not run what it names."""
+        from .lockfile import host_changes
 
         self._hold_policies(lock.policies)
-        _require_directory(to)
         if found := host_changes(lock, facts):
             raise HostError(
                 f"the lock file is for another host: {'; '.join(found)}",
                 hint="resolve again for this host, or name the host that it is for with --host FILE",
             )
+
+    def _with_lock_note(self, receipt: Receipt, lock: Lock, facts: Host) -> Receipt:
+        from .lockfile import made_elsewhere
+
+        note = made_elsewhere(lock, facts)
+        return receipt.with_warnings("other-host", (note,)) if note else receipt
+
+    def _locked_here(self, lock: Lock, facts: Host, to: str | None) -> Receipt | None:
+        """Refuse what a lock file does not allow; return the receipt when all of it is present. Opens no network."""
+        from .lockfile import Locked
+
+        self._require_lock(lock, facts)
+        _require_directory(to)
 
         def check(here: Sequence[Present]) -> None:
             pairs = ((one, one.wanted) for one in here)
@@ -220,7 +255,8 @@ class AsyncClient(Base):
             _refuse(lock, tuple(found))
 
         wanted = self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
-        return self._receipt_if_present(wanted, to, check)
+        receipt = self._receipt_if_present(wanted, to, check)
+        return receipt and self._with_lock_note(receipt, lock, facts)
 
     def _chosen_here(
         self, answer: Resolution, sources: Sources, deps: bool, to: str | None

@@ -11,6 +11,7 @@ import json
 
 from .errors import FormatError
 from .resolver import targets
+from .resolver.explain import host_line
 from .resolver.saved import host_from
 from .resolver.spec.versions import parse_version
 from .values import check_types, frozen
@@ -184,6 +185,14 @@ def host_changes(lock: Lock, host: Host) -> tuple[str, ...]:
         if mine is None or not same or parse_version(mine.version) < parse_version(was.libc.version):
             found.append(f"libc {mine or 'unknown'}, locked for {was.libc}")
     return tuple(found)
+
+
+def made_elsewhere(lock: Lock, host: Host) -> str:
+    """Say that a host which may run what was locked is not the one it was locked for; "" when it is that one."""
+    if all(getattr(lock.host, fact) == getattr(host, fact) for fact in ("platform", "os", "target", "libc")):
+        return ""
+    was, now = host_line(lock.host), host_line(host)
+    return f"the lock file was made for another host, {was}; this one, {now}, can run what it names"
 
 
 def changes(lock: Lock, packages: tuple[Locked, ...]) -> tuple[str, ...]:

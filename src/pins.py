@@ -19,7 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .resolver.model import Node
+    from .resolver.model import Host, Node
+    from .resolver.rules.context import Policy
 
 _PIN = r"([a-z0-9][a-z0-9_+-]*)@=([A-Za-z0-9_.][A-Za-z0-9_.-]*)\s*/([a-z2-7]{32})"
 _BARE = r"/([a-z2-7]{5,32})"
@@ -69,16 +70,50 @@ def environment_pins(data: bytes, *, what: str) -> tuple[Pin, ...]:
     Raises:
         FormatError: not a lock file of a version that is read. UsageError: it has no concrete specs.
     """
+    roots, specs = _environment(data, what)
+    if not roots:
+        raise UsageError(f"{what} has no concrete specs", hint="run `spack concretize` in the environment")
+    found = {
+        record.node.hash: record.node for root in roots for record in closure_of(root.node, specs).records
+    }
+    return tuple(Pin(node.name, node.version, node.hash) for node in found.values())
+
+
+def environment_misfits(data: bytes, host: Host, policy: Policy, *, here: bool, what: str) -> str:
+    """Say which roots of the environment of a ``spack.lock`` a host cannot run, with the first reason; "" for none.
+
+    Args:
+        data: the file.
+        host: the machine that is to run it.
+        policy: settings of acceptance.
+        here: it is this machine, so prefixes of externals are looked for.
+        what: name of the file.
+    """
+    from .resolver import explain, rank
+    from .resolver.rules.context import Context
+    from .resolver.spec.parser import parse
+
+    roots, specs = _environment(data, what)
+    context = Context(parse(""), host, specs, policy, os.path.exists if here else None)
+    found = [(root.node, problems[0]) for root in roots if (problems := rank.problems(root, context))]
+    if not found:
+        return ""
+    node, problem = found[0]
+    names = ", ".join(node.name for node, _ in found[:5]) + (", ..." if len(found) > 5 else "")
+    return (
+        f"{what} was concretized for another host: {explain.host_line(host)} cannot run {len(found)} of its "
+        f"{len(roots)} roots ({names}); {node.name}/{node.hash[:7]} {explain.reason_text(problem)}"
+    )
+
+
+def _environment(data: bytes, what: str) -> tuple[tuple[Record, ...], Specs]:
+    """Return the roots of a ``spack.lock``, and all that it describes."""
     from .resolver.index.readers.lock import lock_roots, parse_lock
 
     records, _ = parse_lock(data, what=what)
-    nodes = {record.node.hash: record.node for record in records}
-    roots = [nodes[hash_] for _, hash_ in lock_roots(data, what=what)]
-    if not roots:
-        raise UsageError(f"{what} has no concrete specs", hint="run `spack concretize` in the environment")
-    specs = Specs([PageSource("", records)])
-    found = {record.node.hash: record.node for root in roots for record in closure_of(root, specs).records}
-    return tuple(Pin(node.name, node.version, node.hash) for node in found.values())
+    known = {record.node.hash: record for record in records}
+    roots = tuple(known[hash_] for _, hash_ in lock_roots(data, what=what))
+    return roots, Specs([PageSource("", records)])
 
 
 def _has_index(directory: str) -> bool:

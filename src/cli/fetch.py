@@ -19,7 +19,6 @@ from .report import document, line, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
     from typing import Any
 
     from ..blocking import Client
@@ -70,13 +69,13 @@ def execute(args: argparse.Namespace) -> int:
         local_target(args.to, "--to")
     with reporter_for(args) as reporter, client_from(args, reporter=reporter, limits=_limits(args)) as client:
         if args.lock:
-            _print(_fetch_locked(args, client), args)
-            return 0
+            return _locked(args, client)
         options: dict[str, Any] = {"deps": not args.no_deps}
-        specs = args.spec
+        specs, misfits = args.spec, ""
         requirements = requirements_from(args)
         if args.env:
-            specs, options["deps"] = _environment(args), False
+            specs, misfits = _environment(args, client)
+            options["deps"] = False
         elif requirements or not client.pins(*specs):
             answer = client.resolve(
                 *args.spec,
@@ -90,16 +89,18 @@ def execute(args: argparse.Namespace) -> int:
                 for root in answer.roots:
                     say(explain.one_line(root), args)
         if args.dry_run or args.plan:
-            return _plan(client, args, specs, options)
+            if misfits:
+                say(f"warning: {misfits}")
+            return _show_plan(client.plan(*specs, **options), args)
         receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
-    _print(receipt, args)
+    _print(receipt.with_warnings("other-host", (misfits,)) if misfits else receipt, args)
     return 0
 
 
-def _environment(args: argparse.Namespace) -> list[str]:
-    """Return the names in full of all that an environment needs at run time."""
+def _environment(args: argparse.Namespace, client: Client) -> tuple[list[str], str]:
+    """Return the names in full of all that an environment needs at run time, and what the host cannot run of it."""
     from ..errors import UsageError
-    from ..pins import environment_pins
+    from ..pins import environment_misfits, environment_pins
 
     if args.spec or args.no_deps or args.requirement:
         raise UsageError(
@@ -113,18 +114,26 @@ def _environment(args: argparse.Namespace) -> list[str]:
             f"cannot read the environment {args.env}: {error.strerror}",
             hint="name the spack.lock that `spack concretize` wrote",
         ) from error
-    return [str(pin) for pin in environment_pins(data, what=args.env)]
+    pins = [str(pin) for pin in environment_pins(data, what=args.env)]
+    host, policy = host_from(args, client), client.options.policy
+    facts, here = host or client.host(), host is None
+    return pins, environment_misfits(data, facts, policy, here=here, what=args.env)
 
 
-def _fetch_locked(args: argparse.Namespace, client: Client) -> Receipt:
+def _locked(args: argparse.Namespace, client: Client) -> int:
+    """Fetch what a lock file names, or plan that."""
     from ..errors import UsageError
     from .locking import read_lock
 
-    if args.spec or args.dry_run or args.no_deps:
+    if args.spec or args.no_deps or args.env or args.requirement:
         raise UsageError(
-            "fetch --lock FILE takes no SPEC, --dry-run or --no-deps: the lock file says what is fetched"
+            "fetch --lock FILE takes no SPEC, -r, --env or --no-deps: the lock file says what is fetched"
         )
-    return client.fetch_locked(read_lock(args.lock), host=host_from(args, client), to=args.to)
+    lock, host = read_lock(args.lock), host_from(args, client)
+    if args.dry_run or args.plan:
+        return _show_plan(client.plan_locked(lock, host=host), args)
+    _print(client.fetch_locked(lock, host=host, to=args.to, adopt=args.adopt), args)
+    return 0
 
 
 def _limits(args: argparse.Namespace) -> Limits | None:
@@ -162,11 +171,10 @@ def _seconds(text: str) -> float:
 _rate.__name__, _seconds.__name__ = "rate", "number of seconds"
 
 
-def _plan(client: Client, args: argparse.Namespace, specs: Sequence[str], options: dict[str, Any]) -> int:
+def _show_plan(plan: FetchPlan, args: argparse.Namespace) -> int:
     from ..fetch import export
     from .locking import write_file
 
-    plan = client.plan(*specs, **options)
     if args.plan and args.plan != "-":
         write_file(args.plan, export.render(plan, args.format).encode())
     elif args.plan:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done, host
 from tests.services.nginx import Nginx
 
 Cli = Callable[..., Done]
@@ -210,6 +210,24 @@ def test_an_environment_is_fetched_without_an_index(cli: Cli, tmp_path: Path) ->
     done = cli(*words, "--json")
     assert done.code == 0, done.err
     assert sorted(i["hash"] for i in done.json["items"]) == sorted(i["hash"] for i in items)
+
+
+def test_an_environment_for_another_host_is_fetched_with_a_warning(cli: Cli, tmp_path: Path) -> None:
+    items = plan_items(cli)
+    (tmp_path / "spack.lock").write_text(spack_lock([items[0]["hash"]]))
+    words = ("fetch", "--env", tmp_path / "spack.lock", "-m", MIRROR, "--key", KEY)
+    assert "another host" not in cli(*words, *DEBIAN).err
+    old = host("linux", "rhel8", "x86_64_v2", "glibc@2.28:/usr")
+    text = (
+        "was concretized for another host: linux rhel8 x86_64_v2 glibc@2.28:/usr cannot run 1 of its 1 roots"
+    )
+    done = cli(*words, *old, "--json")
+    assert done.code == 0, done.err
+    (warning,) = done.json["warnings"]
+    assert warning["code"] == "other-host"
+    assert text in warning["message"]
+    for more in ([], ["--dry-run"]):
+        assert f"warning: {tmp_path}/spack.lock {text}" in cli(*words, *old, *more).err
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.functional.conftest import KEY, MIRROR, Done, host
+from tests.services.nginx import Nginx
 
 from cachefetch.errors import FormatError
 from cachefetch.lockfile import Lock, LockedPolicy, weaker
@@ -75,6 +77,56 @@ def test_another_host_is_refused(cli: Callable[..., Done], locked: tuple[list[st
     assert "libc glibc@2.28:/usr, locked for glibc@2.36:/usr" in done.err
     done = cli("resolve", "--locked", "--lock", str(path), *options, *old, "--json")
     assert done.code == 3
+
+
+FITTING = host("linux", "ubuntu24.04", "zen4", "glibc@2.39:/usr", "gcc@13.2.0")
+
+
+def test_another_host_that_fits_is_said(cli: Callable[..., Done], locked: tuple[list[str], Path]) -> None:
+    options, path = locked
+    note = "the lock file was made for another host, linux debian12 x86_64_v3 glibc@2.36:/usr gcc@12.2.0; this one, "
+    for words in (["resolve", "--locked"], ["fetch"], ["fetch"]):  # the second time all of it is here
+        done = cli(*words, "--lock", str(path), *options, *FITTING)
+        assert done.code == 0, done.err
+        assert f"{note}linux ubuntu24.04 zen4 (x86_64_v4) glibc@2.39:/usr gcc@13.2.0, can run" in done.err
+        assert note not in cli(*words, "--lock", str(path), *options, *HOST).err
+    found = cli("fetch", "--lock", str(path), *options, *FITTING, "--json").json["warnings"]
+    assert [warning["code"] for warning in found] == ["other-host"]
+
+
+def test_a_lock_is_planned_and_carried_out_by_another_tool(
+    cli: Callable[..., Done], locked: tuple[list[str], Path], mirror: Path, tmp_path: Path
+) -> None:
+    options, path = locked
+    words = ["fetch", "--lock", str(path), *HOST]
+    shutil.rmtree(mirror / "v3" / "manifests" / "index")
+    out, plan = tmp_path / "carried", tmp_path / "list"
+    out.mkdir()
+    with Nginx(str(tmp_path / "nginx"), str(mirror)) as nginx:
+        options = ["-m", nginx.url, "--key", KEY]
+        before = cli(*words, *options, "--dry-run", "--json").json
+        assert {i["hash"] for i in before["items"]} == {
+            p["hash"] for p in json.loads(path.read_text())["packages"]
+        }
+        assert cli(*words, *options, "--plan", str(plan), "--format", "curl").code == 0
+        subprocess.run(["curl", "-sf", "-K", str(plan)], cwd=out, check=True)
+        done = cli(*words, *options, "--adopt", str(out), "--offline", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["network_bytes"], {item["from"] for item in done.json["items"]}) == (0, {"store"})
+    assert not list(out.glob("*.part"))
+
+
+def test_a_plan_of_a_lock_holds_its_promises_too(
+    cli: Callable[..., Done], locked: tuple[list[str], Path]
+) -> None:
+    options, path = locked
+    document = json.loads(path.read_bytes())
+    document["packages"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    for more in (["--dry-run"], ["--plan", "-"], ["--adopt", "."]):
+        assert cli("fetch", "--lock", str(path), *options, *HOST, *more).code == 6
+    old = host("linux", "rhel8", "x86_64_v2", "glibc@2.28:/usr")
+    assert cli("fetch", "--lock", str(path), *options, *old, "--dry-run").code == 2
 
 
 @pytest.mark.parametrize("command", [["fetch"], ["resolve", "--locked"]])
