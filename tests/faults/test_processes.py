@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -128,83 +131,149 @@ def test_64_processes_fetch_each_blob_once(tmp_path: Path, mode: str) -> None:
 # --- full disk -------------------------------------------------------------------------------------------------
 
 
+SIZE = 64 << 20
+
+
+@dataclass
+class Disk:
+    """A file system of 64 MiB at `point`; where none could be mounted, `why`, and only files can be limited."""
+
+    point: Path
+    why: str = ""
+
+    def fill(self, leave: int = 0) -> None:
+        """Let somebody else's file take what is free, but for so many bytes."""
+        with open(self.point / "other", "ab", buffering=0) as other, suppress(OSError):
+            while True:
+                other.write(bytes(1 << 16))
+        if leave:
+            os.truncate(self.point / "other", max(0, (self.point / "other").stat().st_size - leave))
+
+    def free(self) -> None:
+        """Take that file away."""
+        (self.point / "other").unlink()
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB; skipped where mounting is not allowed."""
+def any_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Disk]:
     point = tmp_path / "small"
     point.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(point)], capture_output=True, text=True
-    )
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(point)]
+    done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"cannot mount a small tmpfs: {done.stderr.strip()}")
-    yield point
+        why = f"no tmpfs of 64 MiB can be mounted ({done.stderr.strip()}): RLIMIT_FSIZE takes its place"
+        with capsys.disabled():
+            print(f"\n{why}")
+        yield Disk(point, why)
+        return
+    yield Disk(point)
     subprocess.run(["umount", str(point)], check=True)
 
 
-def test_too_little_space_is_refused_before_the_first_byte(small_disk: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(any_disk: Disk) -> Disk:
+    if any_disk.why:
+        pytest.skip(any_disk.why)
+    return any_disk
+
+
+def test_too_little_space_is_refused_before_the_first_byte(small_disk: Disk, tmp_path: Path) -> None:
     root = str(tmp_path / "mirror")
-    package = write_package(root, "big", 5_000_000)
+    package = write_package(root, "big", SIZE + 1_000_000)
     with FaultServer(root) as server:
         with pytest.raises(StoreError) as caught:
-            fetch([package.wanted(unsigned("m", server.url))], small_disk / "store")
+            fetch([package.wanted(unsigned("m", server.url))], small_disk.point / "store")
         assert server.count(package.blob) == 0
     error = caught.value
     assert error.exit_code == 10
-    assert error.context["needed_bytes"] == 5_000_000
-    assert 0 < error.context["free_bytes"] < 4 << 20
-    assert str(small_disk) in error.message
-
-
-def test_disk_that_fills_up_on_the_way(small_disk: Path, tmp_path: Path) -> None:
-    root = str(tmp_path / "mirror")
-    package = write_package(root, "big", 3_000_000)
-    store = small_disk / "store"
-    wanted = [package.wanted(unsigned("m", ""))]
-    with FaultServer(root, rate=3_000_000) as server:
-        wanted = [package.wanted(unsigned("m", server.url))]
-        process = start(store, server.url, [package])
-        while not server.count(package.blob):
-            time.sleep(0.01)
-        (small_disk / "other").write_bytes(bytes(2_500_000))  # someone else's file
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 10, out
-        error = json.loads(out)
-        assert error["context"]["reason"] == "disk-full"
-        assert str(small_disk) in error["message"]
-        assert package.sha256 not in final_files(store)
-        (small_disk / "other").unlink()
-        fetch(wanted, store)
-    assert final_files(store)[package.sha256] == package.payload
-    assert leftovers(store) == []
-
-
-def test_disk_that_fills_up_among_small_payloads(small_disk: Path, tmp_path: Path) -> None:
-    root, store = str(tmp_path / "mirror"), small_disk / "store"
-    packages = [write_package(root, f"p{i}", 50_000 + i) for i in range(50)]
-    with FaultServer(root, rate=300_000) as server:
-        process = start(store, server.url, packages)
-        while not server.count(packages[0].blob) and process.poll() is None:
-            time.sleep(0.005)
-        (small_disk / "other").write_bytes(bytes(2_500_000))
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 10, out
-        assert json.loads(out)["context"]["reason"] == "disk-full"
-        for digest, data in final_files(store).items():
-            assert hashlib.sha256(data).hexdigest() == digest
-        (small_disk / "other").unlink()
-        fetch([package.wanted(unsigned("m", server.url)) for package in packages], store)
-    assert {package.sha256 for package in packages} <= set(final_files(store))
-    assert leftovers(store) == []
-
-
-def test_too_little_space_where_the_copies_go(small_disk: Path, tmp_path: Path) -> None:
-    root = str(tmp_path / "mirror")
-    package = write_package(root, "big", 5_000_000)
+    assert error.context["needed_bytes"] == SIZE + 1_000_000
+    assert 0 < error.context["free_bytes"] < SIZE
+    assert str(small_disk.point) in error.message
+    # The same where the copies go that `to` asks for.
     with pytest.raises(StoreError) as caught:
-        fetch([package.wanted(unsigned("m", root))], tmp_path / "store", to=str(small_disk / "out"))
-    assert str(small_disk) in caught.value.message
+        fetch([package.wanted(unsigned("m", root))], tmp_path / "store", to=str(small_disk.point / "out"))
+    assert str(small_disk.point) in caught.value.message
     assert package.sha256 not in final_files(tmp_path / "store")
+
+
+def right(store: Path) -> set[str]:
+    """Return the digests of the visible files, which must be those of their bytes."""
+    found = final_files(store)
+    assert all(hashlib.sha256(data).hexdigest() == digest for digest, data in found.items())
+    return set(found)
+
+
+def test_a_disk_that_fills_up_at_any_point(any_disk: Disk, tmp_path: Path) -> None:
+    """Large payloads in ranges, others in streams, small ones the quick way: each is cut off somewhere."""
+    root, chance = str(tmp_path / "mirror"), random.Random(5)
+    packages = [write_package(root, f"big{i}", 9_000_000 + i) for i in range(3)]
+    packages += [write_package(root, f"small{i}", 60_000 + i) for i in range(150)]
+    total = sum(len(package.payload) for package in packages)
+    store = any_disk.point / "store"
+    with FaultServer(root, rate=20_000_000) as server:
+        for number in range(6):
+            if any_disk.why:
+                blocks = int(chance.choice([40_000, 1_000_000, 8_000_000]) / 512)
+                process = start(
+                    store, server.url, packages, ["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh"]
+                )
+            else:
+                process, sent = start(store, server.url, packages), server.sent
+                moment = (
+                    sent + (number + chance.random()) * total / 8
+                )  # so the disk is full before all is sent
+                while server.sent < moment and process.poll() is None:
+                    time.sleep(0.002)
+                any_disk.fill()
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 10, (number, out, err)
+            assert json.loads(out)["context"]["reason"] == "disk-full", out
+            right(store)
+            if not any_disk.why:
+                any_disk.free()
+            if number < 5:  # the last one is continued
+                shutil.rmtree(store)
+        fetch([package.wanted(unsigned("m", server.url)) for package in packages], store)
+    assert {package.sha256 for package in packages} <= right(store)
+    assert leftovers(store) == []
+
+
+@pytest.mark.parametrize("leave", [0, 4 << 10, 16 << 10, 40 << 10, 100 << 10, 200 << 10, 400 << 10, 1 << 20])
+def test_a_full_disk_is_a_clear_error_of_every_command(small_disk: Disk, tmp_path: Path, leave: int) -> None:
+    """The index, its sidecar, kept answers and notes are written there too; nothing half is believed afterwards."""
+    mirror, key = ROOT / "examples/mirror", ROOT / "examples/mirror.pub.asc"
+    words = [
+        sys.executable,
+        "-m",
+        "cachefetch",
+        "fetch",
+        "py-multidict",
+        "-m",
+        str(mirror),
+        "--key",
+        str(key),
+    ]
+    host = ["--platform", "linux", "--os", "debian12", "--target", "x86_64_v3", "--libc", "glibc@2.36"]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / ".dev"),
+        "XDG_CACHE_HOME": str(small_disk.point),
+        "XDG_CONFIG_HOME": str(tmp_path),
+    }
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words, *host], env=environ, capture_output=True, text=True, timeout=60)
+
+    small_disk.fill(leave)
+    done = run()
+    assert done.returncode in (0, 10), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or str(small_disk.point) in done.stderr
+    small_disk.free()
+    again = run()
+    assert again.returncode == 0, again.stderr
+    right(small_disk.point / "cachefetch/store")
+    assert leftovers(small_disk.point / "cachefetch/store") == []
 
 
 def test_a_limit_on_file_size_is_a_clear_error(tmp_path: Path) -> None:
