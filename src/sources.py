@@ -496,8 +496,12 @@ def _not_read(mirror: Mirror) -> MirrorState:
 
 def _none_usable(states: Sequence[MirrorState]) -> NoUsableMirrorError:
     lines = "; ".join(f"{s.mirror} is {s.state}" + (f": {s.detail}" if s.detail else "") for s in states)
+    hint = "check the URL or path: a mirror is the directory above v3/ or build_cache/, or a cache page (specs.md)"
+    if all(state.state in ("unauthorized", "forbidden") for state in states):
+        hint = 'name the variables that hold user and password, or a token, under [network.credentials."HOST"] in '
+        hint += "the configuration (docs/cli.md)"
     return NoUsableMirrorError(
         f"no mirror could be read: {lines}",
-        hint="check the URL or path: a mirror is the directory above v3/ or build_cache/, or a cache page (specs.md)",
+        hint=hint,
         context={"mirrors": [state.to_dict() for state in states]},
     )

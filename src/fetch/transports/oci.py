@@ -1,7 +1,8 @@
 """Plain GETs of an OCI registry, with its token flow; as far as reading an index image needs.
 
-URLs are ``oci://HOST/v2/NAME/...`` (https) and ``oci+http://HOST/v2/NAME/...``. Credentials are those in the URL; they
-go to the token service that the registry names, or to the registry itself where it asks for Basic.
+URLs are ``oci://HOST/v2/NAME/...`` (https) and ``oci+http://HOST/v2/NAME/...``. Credentials are those in the URL, else
+those configured for the registry's host (`Network`); user and password go to the registry and to the token service that
+it names, a bearer token to the registry alone. A token service with credentials of its own gets those.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import json
 import re
 from contextlib import asynccontextmanager
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 from ...errors import AccessError, FormatError, MirrorError
 from . import host_of, redact
@@ -30,6 +31,10 @@ _ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.di
 _PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^",\s]+))')
 _USER = re.compile(r"^(oci(?:\+http)?)://(?:([^/@]*)@)?(.*)$", re.S)
 _TOKEN_LIMIT = 1 << 20
+_HINT = (
+    'name the variables that hold them under [network.credentials."HOST"] in the configuration (docs/cli.md), '
+    "or give them as access_pair in Spack's mirrors.yaml"
+)
 
 
 class OciTransport(HttpTransport):
@@ -68,11 +73,7 @@ class OciTransport(HttpTransport):
         if not values.get("realm"):
             if userinfo and any(text.lower().startswith("basic") for text in challenges):
                 return _basic(userinfo)
-            raise AccessError(
-                f"{redact(url)}: the registry wants a user and password (HTTP 401)",
-                hint="give them in the URL, oci://USER:PASSWORD@HOST/NAME, or as access_pair in Spack's mirrors.yaml",
-                context={"url": redact(url), "status": 401},
-            )
+            raise self._refused(url)
         realm = values["realm"]
         if not realm.startswith("https://") and not _same_plain_host(realm, url):
             raise MirrorError(
@@ -85,16 +86,41 @@ class OciTransport(HttpTransport):
             + [("client_id", "cachefetch")]
         )
         ask = f"{realm}{'&' if '?' in realm else '?'}{query}"
-        headers = {"Authorization": _basic(userinfo)} if userinfo else {}
+        headers = self._for_service(realm, userinfo, url)
         async with super()._stream(ask, headers, self._limits.first_byte_s) as response:
             if response.status_code != 200:
                 raise AccessError(
                     f"{redact(url)}: the token service answers HTTP {response.status_code}",
-                    hint="check user and password of the registry",
+                    hint=_HINT,
                     context={"url": redact(url), "status": response.status_code},
                 )
             body = await self._read(response, ask, _TOKEN_LIMIT)
         return f"Bearer {_token_in(body, url)}"
+
+    def _for_service(self, realm: str, userinfo: str, url: str) -> dict[str, str]:
+        """Return the Authorization for a token service; {} leaves it to what is configured for its own host."""
+        if userinfo:
+            return {"Authorization": _basic(userinfo)}
+        if self._configured(realm):
+            return {}
+        found = self._configured(url) or ""
+        return _authorization(found if found.startswith("Basic ") else None)
+
+    def _configured(self, url: str) -> str | None:
+        """Return the Authorization that the configuration has for the host of `url`."""
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return self._network.authorization(parts.hostname or "", port, "")
+
+    def _refused(self, url: str) -> AccessError:
+        """Return the error for a registry that asks for user and password, or refuses those that it got."""
+        had = self._configured(url) is not None
+        what = "refuses the configured user and password" if had else "wants a user and password"
+        return AccessError(
+            f"{redact(url)}: the registry {what} (HTTP 401)",
+            hint=_HINT,
+            context={"url": redact(url), "status": 401},
+        )
 
 
 def http_url(url: str) -> tuple[str, str]:
