@@ -109,7 +109,11 @@ def load(
     env = os.environ if environ is None else environ
     config_dir = os.path.join(_xdg(env, "XDG_CONFIG_HOME", ".config"), "cachefetch")
     cache_dir = os.path.join(_xdg(env, "XDG_CACHE_HOME", ".cache"), "cachefetch")
-    origins = {"cache_dir": "default", "config_dir": "default", "max_age": "default", "libc": "default"}
+    origins = {"max_age": "default", "libc": "default"}
+    for key, variable in (("config_dir", "XDG_CONFIG_HOME"), ("cache_dir", "XDG_CACHE_HOME")):
+        origins[key] = (
+            f"environment variable {variable}" if os.path.isabs(env.get(variable, "")) else "default"
+        )
     values: dict[str, Any] = {"cache_dir": cache_dir, "config_dir": config_dir, "own_dir": cache_dir}
     mirrors: dict[str, Mirror] = {}
     for path in (system_file, os.path.join(config_dir, "config.toml")):

@@ -32,7 +32,23 @@ complete -o filenames -F _cachefetch cachefetch
 """
 _ZSH = """\
 # zsh completion of cachefetch: source <(cachefetch completion zsh)
-autoload -U +X bashcompinit && bashcompinit
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
+_cachefetch() {{
+    local command= each
+    local -a found
+    for each in "${{(@)words[2,CURRENT-1]}}"; do
+        case $each in ({alternatives}) command=$each; break;; esac
+    done
+    case $command in
+{cases}
+        (*) found=({commands} --help --version);;
+    esac
+    if [[ $PREFIX == -* || -z $command || $CURRENT -eq 3 ]]; then
+        compadd -a found && return
+    fi
+    _files
+}}
+compdef _cachefetch cachefetch
 """
 
 
@@ -44,11 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the script."""
     words = {name: words_of(name) for name in _commands()}
-    line(
-        (_fish if args.shell == "fish" else _bash)(words).rstrip("\n")
-        if args.shell != "zsh"
-        else _ZSH + _bash(words)
-    )
+    make = {"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]
+    line(make(words).rstrip("\n"))
     return 0
 
 
@@ -71,6 +84,11 @@ def words_of(command: str) -> list[str]:
 def _bash(words: dict[str, list[str]]) -> str:
     cases = "\n".join(f'        {name}) words="{" ".join(found)}";;' for name, found in words.items())
     return _BASH.format(alternatives="|".join(words), cases=cases, commands=" ".join(words))
+
+
+def _zsh(words: dict[str, list[str]]) -> str:
+    cases = "\n".join(f"        ({name}) found=({' '.join(found)});;" for name, found in words.items())
+    return _ZSH.format(alternatives="|".join(words), cases=cases, commands=" ".join(words))
 
 
 def _fish(words: dict[str, list[str]]) -> str:

@@ -33,6 +33,8 @@ KINDS = {
 }
 #: States of a place that wants credentials.
 _REFUSED = ("unauthorized", "forbidden")
+#: Variables that decide how the network is reached; of a pair in upper and lower case the latter counts.
+_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 #: Settings that are shown; those of the network only where they are set.
 _SETTINGS = ("config_dir", "cache_dir", "max_age", "libc", "site")
 
@@ -129,6 +131,7 @@ def _facts(client: Client) -> dict[str, Any]:
     for host in sorted(config.network.get("credentials", {})):
         origin = config.origins.get("network", "default")
         settings[f"network.credentials.{host}"] = {"value": "set", "origin": origin}
+    settings |= _from_environment()
     return {
         "version": __version__,
         "python": sys.version.split()[0],
@@ -138,6 +141,19 @@ def _facts(client: Client) -> dict[str, Any]:
         "host": explain.host_line(client.host()),
         "problems": problems,
     }
+
+
+def _from_environment() -> dict[str, dict[str, str]]:
+    """Return what the environment says of the network; a proxy's user and password stay out."""
+    from ..fetch.transports import redact
+
+    found = {}
+    for name in _VARIABLES:
+        variable = next((v for v in (name.lower(), name) if os.environ.get(v)), "")
+        if variable:
+            value = redact(os.environ[variable])
+            found[f"network.{name.lower()}"] = {"value": value, "origin": f"environment variable {variable}"}
+    return found
 
 
 def _unwritable(path: str) -> str:

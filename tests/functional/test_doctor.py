@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.functional.conftest import FIXTURES, PAGE, Done
 from tests.services.nginx import Nginx
+from tests.services.program import find
 from tests.services.registry import Registry
 
 from cachefetch.cli import COMMANDS
@@ -106,8 +112,6 @@ def test_a_damaged_index_is_found_by_the_check(tmp_path: Path, cli: Callable[...
     body = tmp_path / "index.json"
     before = body.stat()
     body.write_bytes(body.read_bytes().replace(b'"version":"1.3.1"', b'"version":"1.3.2"', 1))
-    import os
-
     os.utime(body, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert cli("index", "status").code == 0
     done = cli("index", "status", "--check")
@@ -137,6 +141,59 @@ def test_bash_completes(cli: Callable[..., Done]) -> None:
             ["bash", "-c", f"{script}\n{ask.format(words, at)}"], capture_output=True, text=True, check=True
         )
         assert wanted in done.stdout.split()
+
+
+ASKED = [
+    ("cachefetch reso", "resolve"),
+    ("cachefetch mirror a", "add"),
+    ("cachefetch resolve zlib --exp", "--explain"),
+    ("cachefetch -q fet", "fetch"),
+]
+
+
+@pytest.mark.parametrize(("words", "wanted"), ASKED)
+def test_fish_completes(words: str, wanted: str, cli: Callable[..., Done], tmp_path: Path) -> None:
+    fish = find("fish", "apt-get install fish")
+    (tmp_path / "script").write_text(cli("completion", "fish").out)
+    done = subprocess.run(
+        [fish, "-c", f"source {tmp_path}/script; complete -C '{words}'"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert wanted in [line.split("\t")[0] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("prepared", [True, False], ids=["compinit", "plain"])
+def test_zsh_completes(prepared: bool, cli: Callable[..., Done], tmp_path: Path) -> None:
+    """A shell at a terminal, because zsh completes nowhere else; the line is shown completed."""
+    zsh = find("zsh", "apt-get install zsh")
+    (tmp_path / "script").write_text(cli("completion", "zsh").out)
+    child, terminal = pty.fork()
+    if not child:  # pragma: no cover - another process
+        os.execve(zsh, [zsh, "-f", "-i"], {"HOME": str(tmp_path), "TERM": "dumb", "PATH": os.environ["PATH"]})
+
+    def type_until(text: str, wanted: str) -> None:
+        os.write(terminal, text.encode())
+        seen, until = b"", time.monotonic() + 20
+        while wanted.encode() not in seen:
+            assert time.monotonic() < until, seen
+            if select.select([terminal], [], [], 0.2)[0]:
+                seen += os.read(terminal, 65536)
+
+    try:
+        type_until("unsetopt zle_bracketed_paste; PS1='>'; echo rea''dy\n", "ready")
+        if prepared:
+            type_until("autoload -Uz compinit && compinit -u && echo do''ne\n", "done")
+        type_until(f"source {tmp_path}/script && echo lo''aded\n", "loaded")
+        for words, wanted in ASKED:
+            type_until(f"{words}\t", wanted)
+            type_until("\x15echo ne''xt\n", "next")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize("where", ["http://127.0.0.1:9", "oci+http://127.0.0.1:9/x"])
@@ -198,6 +255,25 @@ def test_a_web_server_is_no_registry(cli: Callable[..., Done], tmp_path: Path) -
 
 def test_a_device_is_neither_file_nor_directory(cli: Callable[..., Done]) -> None:
     assert "/dev/null is neither a file nor a directory" in cli("doctor", "/dev/null").out
+
+
+def test_it_shows_what_the_environment_decides(
+    cli: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cr3t@proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "localhost")
+    done = cli("doctor", "--json")
+    settings = done.json["settings"]
+    assert "s3cr3t" not in done.out
+    assert settings["network.https_proxy"] == {
+        "value": "http://proxy.example:3128",
+        "origin": "environment variable HTTPS_PROXY",
+    }
+    assert settings["network.no_proxy"]["origin"] == "environment variable no_proxy"
+    assert settings["cache_dir"] == {
+        "value": str(tmp_path / "cache/cachefetch"),
+        "origin": "environment variable XDG_CACHE_HOME",
+    }
 
 
 def test_it_shows_where_network_settings_and_site_stores_come_from(
