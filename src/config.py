@@ -412,7 +412,11 @@ def _checked(config: Config) -> Config:
         raise ConfigError(
             f"libc in {config.origins['libc']} is {config.libc!r}", hint=f"one of {', '.join(LIBC)}"
         )
-    if not isinstance(config.cache_dir, str) or not os.path.isabs(config.cache_dir):
+    if (
+        not isinstance(config.cache_dir, str)
+        or not os.path.isabs(config.cache_dir)
+        or "\0" in config.cache_dir
+    ):
         raise ConfigError(f"cache_dir in {config.origins['cache_dir']} must be an absolute path")
     site = config.site
     if not isinstance(site, (list, tuple)) or not all(isinstance(p, str) and os.path.isabs(p) for p in site):

@@ -151,24 +151,32 @@ def _limits(args: argparse.Namespace) -> Limits | None:
 
 
 def _rate(text: str) -> int:
-    """Return bytes for ``500k`` or ``20M``; ValueError (argparse reports it) for anything else."""
+    """Return bytes for ``500k`` or ``20M``; an error that argparse reports for anything else."""
     number = text.rstrip("kKmMgG")
-    value = int(float(number) * _UNITS[text[len(number) :].lower()]) if len(text) - len(number) < 2 else 0
-    if value < 1:
-        raise ValueError
-    return value
+    try:
+        value = float(number) * _UNITS[text[len(number) :].lower()]
+    except (ValueError, KeyError):
+        value = 0
+    if not 1 <= value < 1 << 60:  # also for inf and nan
+        raise _refused(f"{text!r:.40} is no number of bytes, as 500k, 20M or 1G")
+    return int(value)
 
 
 def _seconds(text: str) -> float:
-    """Return a number of seconds above 0; ValueError for anything else."""
-    value = float(text)
+    """Return a number of seconds above 0; an error that argparse reports for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < 1e9:
-        raise ValueError
+        raise _refused(f"{text!r:.40} is no number of seconds above 0")
     return value
 
 
-# argparse names the type: "invalid rate value: 'xyz'".
-_rate.__name__, _seconds.__name__ = "rate", "number of seconds"
+def _refused(message: str) -> Exception:
+    import argparse
+
+    return argparse.ArgumentTypeError(message)
 
 
 def _show_plan(plan: FetchPlan, args: argparse.Namespace) -> int:

@@ -261,8 +261,28 @@ def test_a_deadline_ends_the_run_and_what_is_here_is_kept(cli: Cli, tmp_path: Pa
     assert list(partial.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["--limit-rate", "fast"], ["--limit-rate", "0"], ["--deadline", "-1"]])
-def test_bad_numbers_are_usage_errors(cli: Cli, words: list[str]) -> None:
-    done = fetch(cli, *words)
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--limit-rate=fast",
+        "--limit-rate=0",
+        "--limit-rate=inf",
+        "--limit-rate=1kk",
+        "--deadline=-1",
+        "--deadline=x",
+    ],
+)
+def test_bad_numbers_are_usage_errors(cli: Cli, word: str) -> None:
+    done = fetch(cli, word)
     assert done.code == 2
-    assert words[0] in done.err
+    assert word.partition("=")[0] in done.err
+    assert "invalid _" not in done.err  # the name of a function of ours
+
+
+def test_a_cache_directory_that_no_path_can_be(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "cachefetch" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[store]\ncache_dir = "/tmp/a\\u0000b"\n')
+    done = fetch(cli)
+    assert done.code == 2
+    assert "cache_dir" in done.err
