@@ -286,7 +286,7 @@ def _require_space(store: Store, made: FetchPlan, to: str | None, here: Mapping[
     sizes = {**here, **{blob.sha256: blob.size for blob in tarballs}}
     if made.get_bytes:
         missing = {step.package.tarball.sha256 for step in made.steps if step.stored is None}
-        parts = sum(store.part_size(sha256) for sha256 in missing)
+        parts = sum(store.part_size(sha256) for sha256 in missing & store.parts())
         store.require_space(max(0, made.get_bytes - parts))
     if to is not None:
         store.require_space_out(to, sum(sizes.values()))

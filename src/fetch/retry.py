@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass
 
 import anyio
-import tenacity
 
 from ..errors import CachefetchError, NetworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import tenacity
 
     from .limits import Limits
 
@@ -73,6 +74,7 @@ def attempts(
     `give_up` is asked before every further try. Unless `patient`, a server that says nothing is asked no more than
     `silent_attempts` times.
     """
+    import tenacity  # as slow to load as the event loop, and what goes well needs it not
 
     def wait(state: tenacity.RetryCallState) -> float:
         return wait_s(_error(state), state.attempt_number, limits, clockwork.random())

@@ -268,6 +268,14 @@ class Store:
         """Return how many bytes of a blob an earlier run left."""
         return files.size_or_none(self._partial(sha256, "part")) or 0
 
+    def parts(self) -> set[str]:
+        """Return the digests of the blobs that earlier runs left parts of."""
+        try:
+            names = os.listdir(os.path.join(self.root, "partial"))
+        except OSError:
+            return set()
+        return {name.removesuffix(".part") for name in names if name.endswith(".part")}
+
     def require_space(self, size: int) -> None:
         """Raise StoreError when `size` bytes do not fit into the file system of the store."""
         with files.store_errors(self.root):
@@ -331,13 +339,13 @@ class Store:
     def _blob(root: str, sha256: str) -> str:
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not a sha256 digest")
-        return os.path.join(root, "sha256", sha256[:2], sha256)
+        return f"{root}/sha256/{sha256[:2]}/{sha256}"
 
     @staticmethod
     def _manifest(root: str, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not NAME-VERSION-HASH")
-        return os.path.join(root, "manifests", key)
+        return f"{root}/manifests/{key}"
 
 
 class PartWriter:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import shutil
 import sys
 
 from ...errors import StoreError
@@ -391,6 +390,8 @@ def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int) -> None:
     with open(source, "rb") as read:
         if not _reflink(read.fileno(), write.fileno()):
             require_space(path, size)
+            import shutil  # with its archive formats: only copies need it
+
             shutil.copyfileobj(read, write, 1 << 20)
         write.flush()
         os.fsync(write.fileno())

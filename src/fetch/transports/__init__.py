@@ -6,6 +6,7 @@ This module is light: nothing of the network (httpx, anyio, ssl) is imported bef
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ...errors import MirrorError, OfflineError
 from ...values import frozen
@@ -145,6 +146,7 @@ def patience_of(sink: Sink | None, limits: Limits) -> float:
     return min(limits.first_byte_s, limits.stall_s) if urgent else limits.stall_s
 
 
+@lru_cache(64)  # asked several times for each package, of the few mirrors of a run
 def is_network(url: str) -> bool:
     """Return True when reading `url` opens a socket."""
     return scheme_of(url) not in _LOCAL
