@@ -265,26 +265,31 @@ def closure(
 
 def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: dict[str, Source]) -> Job:
     """Return what the fetch layer needs for a sync."""
-    from .fetch.mirror.plan import Job
+    from .fetch.mirror.plan import Job, Problem
     from .fetch.model import Wanted
+    from .resolver.index.readers.manifest import spec_stem
 
     roots, problems = select(selection, sources, policy)
     layouts = {name: source.layout for name, source in delivery.items()}
     records, needed_by, missing = closure(roots, sources.specs, strict=True)
-    wanted = tuple(
-        Wanted(
-            record.node.name,
-            record.node.version,
-            record.node.hash,
-            tuple(delivery[name] for name in record.mirrors if name in delivery),
-            record.node,
-            _compiler(record, sources, layouts),
-        )
-        for record in records
-    )
+    wanted = []
+    for record in records:
+        node = record.node
+        try:
+            spec_stem(node.name, node.version, node.hash)
+        except FormatError as error:  # an index may say anything: what no mirror can hold stops nothing else
+            problems.append(
+                Problem(node.hash, node.name, "bad-format", error.message, needed_by.get(node.hash, ()))
+            )
+            continue
+        places = tuple(delivery[name] for name in record.mirrors if name in delivery)
+        compiler = _compiler(record, sources, layouts)
+        wanted.append(Wanted(node.name, node.version, node.hash, places, node, compiler))
     pins = {hash_: sha256 for _, hash_, sha256 in selection.locked if sha256}
     unique = {(problem.hash, problem.what): problem for problem in (*missing, *problems)}
-    return Job(wanted, tuple(delivery.values()), needed_by, tuple(unique.values()), sources.specs.raw, pins)
+    return Job(
+        tuple(wanted), tuple(delivery.values()), needed_by, tuple(unique.values()), sources.specs.raw, pins
+    )
 
 
 def _compiler(record: Record, sources: Sources, layouts: Mapping[str, str]) -> tuple[str, str] | None:

@@ -715,3 +715,34 @@ def test_the_documents_have_what_their_schemas_ask(cli: Cli, tmp_path: Path, com
     if command_name == "sync":
         for part in ("plan", "done"):
             assert set(document[part]) == set(schema["properties"][part]["required"])
+
+
+@pytest.mark.parametrize(("name", "hash_"), [("n" * 300, "g" * 31 + "2"), ("odd", "abc"), ("odd", "0" * 32)])
+def test_a_record_that_no_mirror_can_hold_stops_no_other(
+    cli: Cli, tmp_path: Path, name: str, hash_: str
+) -> None:
+    """Indexes are not signed: one record in them may say anything."""
+    source, to = tmp_path / "source", tmp_path / "to"
+    shutil.copytree(MIRROR, source)
+    manifest = source / "v3/manifests/index/index.manifest.json"
+    installs = index_of(source)
+    record = json.loads(json.dumps(next(r for r in installs.values() if r["in_buildcache"])))
+    record["spec"].update(name=name, hash=hash_)
+    text = json.dumps({"database": {"version": "8", "installs": {**installs, hash_: record}}}).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    (source / "blobs/sha256" / digest[:2]).mkdir(exist_ok=True)
+    (source / "blobs/sha256" / digest[:2] / digest).write_bytes(text)
+    document = json.loads(manifest.read_text())
+    document["data"][0].update(checksum=digest, contentLength=len(text))
+    manifest.write_text(json.dumps(document))
+
+    done = sync(cli, "--all", source=source, to=to)
+    assert done.code == 9, done.err
+    assert [(p["hash"], p["what"]) for p in done.json["problems"]] == [(hash_, "bad-format")]
+    held = {r["spec"]["hash"] for r in index_of(to).values() if r["in_buildcache"]}
+    assert held == {key for key, r in installs.items() if r["in_buildcache"]}
+    assert verified(cli, to)["problems"] == []
+    audit = cli("verify", source, "--key", KEY, "--json")
+    assert audit.code == 9, audit.err
+    assert [(p["hash"], p["what"]) for p in audit.json["problems"]] == [(hash_, "bad-format")]
+    assert cli("fetch", name, "-m", source, "--key", KEY).code == 6

@@ -234,7 +234,12 @@ class Audit:
         for hash_ in sorted(self.held - present):
             node = self.records.node(hash_)
             assert node is not None, "a record that cannot be read is not held"
-            path = self._path_of(node)
+            try:
+                path = self._path_of(node)
+            except FormatError as error:  # a record that no mirror can hold
+                self.absent.append(None)
+                self._problem(hash_, node.name, error.code, error.message)
+                continue
             self.absent.append((node.name, node.version, hash_))
             self._problem(hash_, node.name, "not-found", f"{path} does not exist, the index lists it", path)
         self.notes["unindexed"] = len(present - self.held)
@@ -260,7 +265,15 @@ class Audit:
             return sorted((await to_thread.run_sync(list_manifests, self.local)).values())
         if not has_index:
             return []
-        return sorted(map(self._path_of, self._binaries()))
+        return self._listed_paths()
+
+    def _listed_paths(self) -> list[str]:
+        """Return where the binaries of the index should be; `_entries` tells of those that can be nowhere."""
+        paths = []
+        for node in self._binaries():
+            with suppress(FormatError):
+                paths.append(self._path_of(node))
+        return sorted(paths)
 
     def _binaries(self) -> list[Node]:
         """Return the nodes that the index lists as here; one that cannot be read is reported in its place."""

@@ -82,7 +82,7 @@ class BuildCacheAudit(Audit):
         if self.local is not None:
             listing = await to_thread.run_sync(BuildCache(self.local).listing)
             return sorted(listing.manifests.values())
-        return sorted(map(self._path_of, self._binaries())) if has_index else []
+        return self._listed_paths() if has_index else []
 
     def _path_of(self, node: Node) -> str:
         """Return the path of a node's spec file: the signed one where the policy needs it."""

@@ -76,7 +76,7 @@ class Answer:
             return None
         values = {value.strip() for value in text.split(",")}
         value = values.pop()
-        if values or not re.fullmatch(r"[0-9]{1,18}", value):
+        if values or not re.fullmatch(r"[0-9]{1,19}", value):
             raise BadAnswer(f"Content-Length is {text!r:.60}")
         return int(value)
 

@@ -35,6 +35,8 @@ KEY_MEDIA_TYPE = "application/pgp-keys"
 _MEDIA_VERSION = re.compile(r"v([0-9]{1,6})(?:\.|\+|;|$)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAG_HASH = re.compile(r"[a-z2-7]{32}")
+#: Characters of NAME-VERSION-HASH: with what files of a mirror and a store add, a file system takes 255.
+_LONGEST_STEM = 220
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_+.-]")
 _MAX_SIZE = (1 << 63) - 1
@@ -143,11 +145,13 @@ def spec_manifest_path(name: str, version: str, hash: str) -> str:
     return f"{SPEC_MANIFESTS}/{_safe_name(name)}/{spec_stem(name, version, hash)}.spec.manifest.json"
 
 
-def spec_stem(name: str, version: str, hash: str) -> str:
+def spec_stem(name: str, version: str, hash: str, *, is_file: bool = True) -> str:
     """Return ``NAME-VERSION-HASH``, unsafe characters replaced: the stem of file names about one spec.
 
+    Without `is_file` it may be of any length (a registry's tag is cut).
+
     Raises:
-        FormatError: `hash` is no full DAG hash, or `name` could leave the directory.
+        FormatError: `hash` is no full DAG hash, `name` could leave the directory, or both are too long for a file.
     """
     if not _DAG_HASH.fullmatch(hash):
         raise FormatError(
@@ -155,7 +159,14 @@ def spec_stem(name: str, version: str, hash: str) -> str:
             hint="a DAG hash has 32 characters a-z and 2-7; see `cachefetch list`",
             context={"name": name, "hash": hash},
         )
-    return f"{_safe_name(name)}-{_UNSAFE.sub('_', version)}-{hash}"
+    stem = f"{_safe_name(name)}-{_UNSAFE.sub('_', version)}-{hash}"
+    if is_file and len(stem) > _LONGEST_STEM:
+        raise FormatError(
+            f"{name!r:.60}, version {version!r:.60}, is too long for the name of a file",
+            hint=_REPORT,
+            context={"name": name[:200], "hash": hash},
+        )
+    return stem
 
 
 def blob_path(sha256: str) -> str:

@@ -89,7 +89,7 @@ def image_tag(name: str, version: str, hash: str) -> str:
     Raises:
         FormatError: `hash` is no full DAG hash, or `name` is no package name.
     """
-    tag = _UNSAFE_IN_TAG.sub("_", f"{spec_stem(name, version, hash)}.spack")
+    tag = _UNSAFE_IN_TAG.sub("_", f"{spec_stem(name, version, hash, is_file=False)}.spack")
     half = _LONGEST_TAG // 2
     return tag if len(tag) <= _LONGEST_TAG else tag[:half] + tag[-half:]
 
