@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .transports import Head, Transport
 
 
+#: Seconds between looks at whether the first answer came: short beside a round trip, long beside the look.
 _TICK_S = 0.1
 
 
