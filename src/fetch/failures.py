@@ -45,6 +45,25 @@ def caveats(failures: Sequence[Failure]) -> tuple[Caveat, ...]:
     )
 
 
+def is_security(warning: Caveat) -> bool:
+    """Tell whether bytes or a signature were wrong, in contrast to a mirror that cannot be read."""
+    return warning.code in {kind.code for kind in _all_kinds(_SERIOUS)}
+
+
+def texts(warnings: Sequence[Caveat]) -> tuple[str, ...]:
+    """Return a sentence for each mirror and kind of failure: the first one's message, and how many more there are."""
+    groups: dict[tuple[str, str], list[Caveat]] = {}
+    for warning in warnings:
+        groups.setdefault((warning.mirror, warning.code), []).append(warning)
+    found = []
+    for (mirror, code), group in groups.items():
+        kind = f"security ({code}): " if is_security(group[0]) else ""
+        place = f"mirror {mirror}: " if mirror else ""
+        more = f" (and {len(group) - 1} more like this)" if len(group) > 1 else ""
+        found.append(f"{kind}{place}{group[0].message}{more}")
+    return tuple(found)
+
+
 def unique(warnings: Sequence[Caveat]) -> tuple[Caveat, ...]:
     """Return every warning once; failures of the network once for each mirror, not once for each package."""
     security = {kind.code for kind in _all_kinds(_SERIOUS)}

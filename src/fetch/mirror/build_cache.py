@@ -31,9 +31,10 @@ from ..layouts import V2, kept_name
 from ..store import files
 from ..store.cas import Stored
 from ..verify.binding import parse_spec
-from ..verify.openpgp import Keyring, is_signed, split_cleartext
+from ..verify.openpgp import is_signed, split_cleartext
 from ..verify.specfile import tarball_digest
 from .destination import Destination, list_no_files
+from .keys import check_key, key_problem, settle
 from .plan import Listing, Problem
 
 TYPE_CHECKING = False
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...resolver.index.writer import Lookup
-    from ..model import Source, VerifiedPackage, Wanted
+    from ..model import Caveat, Source, VerifiedPackage, Wanted
     from ..session import Session
     from ..verify.binding import SpecDocument
     from .journal import Row
+    from .keys import KeyFailure
 
 _SIGNED, _UNSIGNED, _TARBALL = ".spec.json.sig", ".spec.json", ".spack"
 _KEY_DIRECTORY = KEYS.rpartition("/")[0]
@@ -296,10 +298,11 @@ def check_place(document: SpecDocument, compiler: tuple[str, str], path: str) ->
 
 @dataclass(frozen=True, slots=True)
 class PublishedFiles:
-    """Keys to publish in layout 2: path -> bytes, the list last."""
+    """Keys to publish in layout 2: path -> bytes, the list last; `problems` and `caveats` as for layout 3."""
 
     found: Mapping[str, bytes]
     problems: tuple[Problem, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
     def blobs(self) -> dict[str, int]:
         """Path -> size of all files."""
@@ -319,26 +322,34 @@ async def read_build_cache_keys(session: Session, sources: Sequence[Source], own
     keys: dict[str, bytes] = {}
     lists: list[tuple[set[str], bytes]] = []
     problems: list[Problem] = []
+    failed: list[KeyFailure] = []
     for source in (*sources, own):
         try:
             data = await session.document(source, join(source.url, KEYS), 1 << 20, 0)
             names = set(json.loads(data)["keys"])
-            lists.append((names, data))
-            for name in sorted(names - keys.keys()):
-                keys[name] = await _key(session, source, name)
         except NotFoundError:
             continue
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             message = f"{source.mirror}: the key list is damaged: {error}"
             problems.append(Problem("", "key", "bad-format", message))
+            continue
         except SOURCE_ERRORS as error:
-            problems.append(Problem("", "key", error.code, f"{source.mirror}: {error.message}"))
+            problems.append(key_problem(source, error))
+            continue
+        lists.append((names, data))
+        for name in sorted(names - keys.keys()):
+            try:
+                keys[name] = await _key(session, source, name)
+            except SOURCE_ERRORS as error:
+                failed.append((source, name, error))
+    lost, told = settle(failed, keys)
+    problems += lost
     if not keys:
-        return PublishedFiles({}, tuple(problems))
+        return PublishedFiles({}, tuple(problems), told)
     found = {f"{_KEY_DIRECTORY}/{name}.pub": keys[name] for name in sorted(keys)}
     same = next((data for names, data in lists if names == keys.keys()), None)
     found[KEYS] = same or key_index_text(keys)
-    return PublishedFiles(found, tuple(problems))
+    return PublishedFiles(found, tuple(problems), told)
 
 
 async def _key(session: Session, source: Source, name: str) -> bytes:
@@ -346,6 +357,5 @@ async def _key(session: Session, source: Source, name: str) -> bytes:
         raise FormatError(f"{source.mirror}: {name!r:.80} is not a key fingerprint")
     path = f"{_KEY_DIRECTORY}/{name}.pub"
     data = await session.document(source, join(source.url, path), MAX_KEY_SIZE, 0)
-    if name.upper() not in Keyring.from_bytes(data, what=path).fingerprints:
-        raise FormatError(f"{source.mirror}: {path} holds another key than its name says")
+    check_key(data, name, f"{source.mirror}: {path}")
     return data

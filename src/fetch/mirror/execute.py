@@ -26,7 +26,7 @@ from ...resolver.index.readers.manifest import (
 from ...resolver.index.readers.nodes import specfile_of_database
 from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, with_closure
 from ..events import Finished, Planned
-from ..failures import for_run
+from ..failures import caveats, for_run, texts, unique
 from ..model import Source
 from ..payload import deliver
 from ..quick import deliver_quickly
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...resolver.index.writer import Lookup
-    from ..model import VerifiedPackage, Wanted
+    from ..model import Caveat, VerifiedPackage, Wanted
     from ..session import Session
     from .build_cache import PublishedFiles
     from .destination import Destination
@@ -83,6 +83,7 @@ class Sync:
         self.session, self.to, self.journal, self.job, self.how = session, destination, journal, job, how
         self.problems: list[Problem] = list(job.missing)
         self.failed: set[str] = set()
+        self.caveats: list[Caveat] = []
         self.damaged: dict[str, Problem] = {}
         self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
@@ -115,14 +116,17 @@ class Sync:
         status = "partial" if self.problems else "ok"
         self.done["network_bytes"] = self.session.meter.network_bytes
         self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
-        warnings = (self.journal.problem,) if self.journal.problem else ()
-        return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run)
+        failures = unique(self.caveats)
+        warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures)
+        return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
 
     async def _prove(self, rest: Sequence[Wanted], *, any_known: bool) -> list[VerifiedPackage]:
         found, errors = await prove_selection(self.session, self.to, rest, self.job.pins)
         if errors and not found and not any_known:
             raise for_run([(rest[number], errors[number]) for number in sorted(errors)], len(rest))
         self._failed(rest, errors)
+        for number in sorted(found):
+            self.caveats += caveats(found[number].failures)
         return [found[number] for number in sorted(found)]
 
     def _failed(self, wanted: Sequence[Wanted], errors: Mapping[int, CachefetchError]) -> None:
@@ -141,11 +145,13 @@ class Sync:
         if self.to.layout == "v2":
             in_files = await read_build_cache_keys(self.session, self.job.sources, own)
             self.problems += in_files.problems
+            self.caveats += in_files.caveats
             return in_files
         # A converted mirror is unsigned: keys of other layouts sign nothing in it.
         sources = [source for source in self.job.sources if source.layout not in ("v2", "oci")]
         published = await read_keys(self.session, sources, signers, own)
         self.problems += published.problems
+        self.caveats += published.caveats
         return published
 
     async def _plan(
@@ -200,6 +206,7 @@ class Sync:
                 raise _not_copied(package)
             delivered = quick.get(number) or await deliver(self.session, number + 1, package)
             row = await to_thread.run_sync(self._publish, delivered.package)
+            self.caveats += delivered.warnings
             if delivered.origin == "network":
                 self.done["copied_blobs"] += 1
                 self.done["copied_bytes"] += delivered.package.tarball.size

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from ...errors import CachefetchError, FormatError, NotFoundError
+from ...errors import CachefetchError, ConfigError, FormatError, NotFoundError
 from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     KEY_INDEX_MANIFEST,
@@ -19,28 +19,36 @@ from ...resolver.index.readers.manifest import (
     parse_manifest,
 )
 from ...resolver.index.writer import KEY_INDEX_MEDIA_TYPE, key_index_text, manifest_text
-from ..failures import SOURCE_ERRORS
+from ..failures import SOURCE_ERRORS, caveats
 from ..keyfiles import MAX_KEY_SIZE
+from ..model import Failure
 from ..verify.binding import check_blob
 from ..verify.openpgp import Keyring
 from .plan import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from ...resolver.index.readers.manifest import BlobRef
-    from ..model import Source
+    from ..model import Caveat, Source
     from ..session import Session
+
+    #: A key that a mirror has wrong, or lists and does not have: mirror, fingerprint, error.
+    KeyFailure = tuple[Source, str, CachefetchError]
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Keys to publish: `keys` fingerprint -> (manifest, key blob); `index` (manifest, blob) or None; `problems`."""
+    """Keys to publish: `keys` fingerprint -> (manifest, key blob); `index` (manifest, blob) or None; `problems`.
+
+    `caveats` are about keys that one mirror has wrong and another one right.
+    """
 
     keys: Mapping[str, tuple[bytes, bytes]]
     index: tuple[bytes, bytes] | None
     problems: tuple[Problem, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
     def blobs(self) -> dict[str, int]:
         """sha256 -> size of all blobs."""
@@ -76,17 +84,33 @@ async def read_keys(
     keys: dict[str, tuple[bytes, bytes]] = {}
     lists: list[tuple[frozenset[str], tuple[bytes, bytes]]] = []
     problems: list[Problem] = []
+    failed: list[KeyFailure] = []
     for source in (*sources, own) if own else sources:
         names, listed = await _key_list(session, source, problems)
         if listed:
             lists.append((names, listed))
         for fingerprint in sorted(names | frozenset(signers)):
             if fingerprint not in keys:
-                found = await _key(session, source, fingerprint, fingerprint in names, problems)
+                found = await _key(session, source, fingerprint, fingerprint in names, failed)
                 if found:
                     keys[fingerprint] = found
     keys = dict(sorted(keys.items()))
-    return Published(keys, _index(frozenset(keys), lists), tuple(problems))
+    lost, told = settle(failed, keys)
+    return Published(keys, _index(frozenset(keys), lists), (*problems, *lost), told)
+
+
+def settle(
+    failed: Iterable[KeyFailure], keys: Container[str]
+) -> tuple[tuple[Problem, ...], tuple[Caveat, ...]]:
+    """Return the failures that lose a key, as problems, and those about keys that another mirror had."""
+    problems: list[Problem] = []
+    others: list[Failure] = []
+    for source, fingerprint, error in failed:
+        if fingerprint in keys:
+            others.append(Failure(source.mirror, error))
+        else:
+            problems.append(key_problem(source, error))
+    return tuple(problems), caveats(others)
 
 
 def _index(
@@ -122,26 +146,25 @@ async def _key_list(
             Problem("", "key", "bad-format", f"{source.mirror}: the key list is damaged: {error}")
         )
     except SOURCE_ERRORS as error:
-        problems.append(_problem(source, error))
+        problems.append(key_problem(source, error))
     return frozenset(), None
 
 
 async def _key(
-    session: Session, source: Source, fingerprint: str, listed: bool, problems: list[Problem]
+    session: Session, source: Source, fingerprint: str, listed: bool, failed: list[KeyFailure]
 ) -> tuple[bytes, bytes] | None:
     path = key_manifest_path(fingerprint)
     try:
         manifest = await session.document(source, join(source.url, path), 1 << 20, 0)
         ref = parse_manifest(manifest, what=f"{source.mirror}: {path}").key()
         blob = await _blob(session, source, ref)
-        if fingerprint not in Keyring.from_bytes(blob, what=path).fingerprints:
-            raise FormatError(f"{source.mirror}: {path} holds another key than its name says")
+        check_key(blob, fingerprint, f"{source.mirror}: {path}")
         return manifest, blob
     except NotFoundError as error:
         if listed:  # a signer's key that nobody published is not the mirror's fault
-            problems.append(_problem(source, error))
+            failed.append((source, fingerprint, error))
     except CachefetchError as error:
-        problems.append(_problem(source, error))
+        failed.append((source, fingerprint, error))
     return None
 
 
@@ -153,5 +176,16 @@ async def _blob(session: Session, source: Source, ref: BlobRef) -> bytes:
     return data
 
 
-def _problem(source: Source, error: CachefetchError) -> Problem:
+def check_key(data: bytes, fingerprint: str, what: str) -> None:
+    """Require that a published key is the one that its name says. Raises FormatError."""
+    try:
+        found = Keyring.from_bytes(data, what=what).fingerprints
+    except ConfigError as error:  # as a mirror's file it is damage, not a mistake of whoever runs this
+        raise FormatError(error.message) from error
+    if fingerprint.upper() not in found:
+        raise FormatError(f"{what} holds another key than its name says")
+
+
+def key_problem(source: Source, error: CachefetchError) -> Problem:
+    """Return the problem that a key which cannot be had is."""
     return Problem("", "key", error.code, f"{source.mirror}: {error.message}")

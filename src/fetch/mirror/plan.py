@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ...errors import CachefetchError
     from ...resolver.index.writer import Lookup
-    from ..model import Source, VerifiedPackage, Wanted
+    from ..model import Caveat, Source, VerifiedPackage, Wanted
     from .journal import Row
 
 
@@ -104,7 +104,10 @@ class SyncPlan:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What a sync did: `status` is "ok", "partial" or "no-candidate"; `done` has counts and bytes."""
+    """What a sync did: `status` is "ok", "partial" or "no-candidate"; `done` has counts and bytes.
+
+    `failures` are what mirrors did wrong where another one delivered; `warnings` tells of them, too.
+    """
 
     status: str
     plan: SyncPlan
@@ -112,6 +115,7 @@ class SyncReport:
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...] = ()
     dry_run: bool = False
+    failures: tuple[Caveat, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -128,6 +132,7 @@ class SyncReport:
             "done": dict(self.done),
             "problems": [problem.to_dict() for problem in self.problems],
             "warnings": list(self.warnings),
+            "failures": [failure.to_dict() for failure in self.failures],
         }
 
 

@@ -25,7 +25,7 @@ from cachefetch.errors import (
     StoreError,
     TruncatedError,
 )
-from cachefetch.fetch.failures import caveats, for_package, for_run, rank, unique
+from cachefetch.fetch.failures import caveats, for_package, for_run, rank, texts, unique
 from cachefetch.fetch.model import Caveat, Failure, Item, Receipt, Source, VerifiedPackage, Wanted
 from cachefetch.fetch.plan import plan
 from cachefetch.fetch.store.cas import Stored
@@ -178,3 +178,17 @@ def test_receipt_is_the_document_of_the_command_line() -> None:
         "warnings": [{"code": "digest-mismatch", "message": "text", "mirror": "bad"}],
     }
     assert receipt.to_dict() == expected
+
+
+def test_a_sentence_for_each_mirror_and_kind_says_how_many_there_are() -> None:
+    told = [
+        Caveat("digest-mismatch", "zlib is wrong", "a"),
+        Caveat("digest-mismatch", "gmake is wrong", "a"),
+        Caveat("access-denied", "no entry", "b"),
+        Caveat("store-damaged", "fetched again", ""),
+    ]
+    assert texts(told) == (
+        "security (digest-mismatch): mirror a: zlib is wrong (and 1 more like this)",
+        "mirror b: no entry",
+        "fetched again",
+    )
