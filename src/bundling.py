@@ -13,12 +13,13 @@ from .values import changed, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import Any
 
     from .config import Mirror
+    from .errors import FormatError
     from .fetch.bundle.check import BundleReport
-    from .fetch.bundle.read import Volume
+    from .fetch.bundle.read import Found
     from .fetch.mirror.plan import Problem, SyncReport
     from .fetch.model import Source
 
@@ -181,47 +182,72 @@ def _beside(to: str) -> str:
     return f"{os.path.abspath(os.path.expanduser(to))}.staging"
 
 
-def bundles_in(mirrors: Sequence[Mirror]) -> list[tuple[Mirror, list[Volume]]]:
-    """Return the bundles that mirrors name, each once with its volumes, and before those that continue it.
+def bundles_in(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], dict[str, FormatError]]:
+    """Return the bundles that mirrors name, each once, and files that should be volumes and cannot be read.
 
     Raises:
-        NotFoundError, FormatError: there is none.
+        NotFoundError, FormatError: there is nothing of a bundle.
         UsageError: no mirror is given.
     """
-    from .fetch.bundle.read import Bundle, find_bundles
+    from .fetch.bundle.read import Found, find_bundles
 
     if not mirrors:
         raise UsageError("no bundle is named", hint="cachefetch bundle import FILE|DIR... --to MIRROR")
-    found: dict[str, tuple[Mirror, list[Volume]]] = {}
+    found: dict[str, tuple[Mirror, Found]] = {}
+    unreadable: dict[str, FormatError] = {}
     for mirror in mirrors:
-        for volumes in find_bundles(mirror.location):
-            path = volumes[0].path
+        bundles, broken = find_bundles(mirror.location)
+        unreadable.update(broken)
+        for bundle in bundles:
+            path = bundle.volumes[0].path
             one = changed(mirror, name=path, location=f"bundle://{path}")
-            _, mine = found.setdefault(volumes[0].header.id, (one, []))
-            mine += [volume for volume in volumes if volume not in mine]
-    since = {id_: Bundle(volumes).contents.since for id_, (_, volumes) in found.items()}
-    ordered: list[str] = []
-    while rest := [id_ for id_ in found if id_ not in ordered]:
-        ordered.append(next((id_ for id_ in rest if since[id_] not in rest), rest[0]))
-    return [found[id_] for id_ in ordered]
+            _, mine = found.setdefault(bundle.id, (one, Found()))
+            mine.volumes += [volume for volume in bundle.volumes if volume not in mine.volumes]
+            mine.beside += [volume for volume in bundle.beside if volume not in mine.beside]
+    return list(found.values()), unreadable
+
+
+def to_import(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], list[Problem]]:
+    """Return the bundles that mirrors name, each after the one that it continues, and what cannot be read beside them.
+
+    Raises:
+        NotFoundError, FormatError: there is no bundle, or none of its volumes tells what is in it.
+        UsageError: no mirror is given.
+    """
+    from .fetch.bundle.check import unreadable_volumes
+    from .fetch.bundle.read import Bundle
+
+    found, unreadable = bundles_in(mirrors)
+    if not found:
+        raise next(iter(unreadable.values()))
+    opened = {one.id: Bundle(one.volumes, one.beside) for _, one in found}
+    ordered: list[tuple[Mirror, Found]] = []
+    while rest := [pair for pair in found if pair not in ordered]:
+        waiting = {one.id for _, one in rest}
+        continues = {one.id: opened[one.id].contents.since for _, one in rest}
+        ordered.append(next((pair for pair in rest if continues[pair[1].id] not in waiting), rest[0]))
+    told = {path for bundle in opened.values() for path in bundle.cut.values()}
+    return ordered, unreadable_volumes({p: error for p, error in unreadable.items() if p not in told})
 
 
 async def import_bundle(
-    volumes: Sequence[Volume],
+    found: Found,
     to: str,
     source: Source,
     run: Callable[..., Awaitable[SyncReport]],
     *,
     receipt: str,
+    further: Sequence[Problem] = (),
 ) -> ImportReport:
     """Bring what is here of one bundle into the mirror directory `to`, and write the receipt.
 
     Args:
-        volumes: that are here.
+        found: its volumes; those beside the named ones are not taken.
         to: the directory.
         source: the bundle with its policy and keys.
         run: syncs from it, see `syncing.sync`.
         receipt: further file that gets the receipt, or "".
+        further: problems to report with those of this bundle.
 
     Raises:
         TrustError: the bundle's signature is bad, or by a key that is not trusted.
@@ -237,8 +263,8 @@ async def import_bundle(
     from .fetch.bundle.write import receipt_text
     from .fetch.mirror.destination import Destination, check_destination, locked
 
-    bundle = await to_thread.run_sync(Bundle, volumes)
-    signature, key = check_bundle_signature(bundle, source, time.time())
+    bundle = await to_thread.run_sync(Bundle, found.volumes, found.beside)
+    signature, key = check_bundle_signature(found.volumes, source, time.time())
     check_destination(to)
     destination = Destination(to)
     taking = Taking(bundle, destination)
@@ -246,7 +272,7 @@ async def import_bundle(
         await to_thread.run_sync(taking.gather)
     here = ",".join(map(str, sorted(bundle.volumes)))
     report = await run(to, adjust=taking.adjust, variant=f"{bundle.id} {here}")
-    problems = (*report.problems, *taking.problems())
+    problems = (*report.problems, *taking.problems(), *further)
     report = replace(report, problems=problems, status="partial" if problems else "ok")
     text = await to_thread.run_sync(receipt_text, to, bundle.id)
     destination.write(os.path.join(destination.own, RECEIPT_NAME), text)
@@ -264,12 +290,17 @@ async def import_bundle(
     )
 
 
-def verify_bundle(volumes: Sequence[Volume], source: Source) -> BundleReport:
-    """Audit what is here of one bundle. Raises TrustError, FormatError."""
-    from .fetch.bundle.check import check_bundle
-    from .fetch.bundle.read import Bundle
+def verify_bundles(
+    found: Sequence[tuple[Found, Source]], unreadable: Mapping[str, FormatError]
+) -> tuple[BundleReport, ...]:
+    """Audit bundles, each with its policy and keys; what cannot be read gets a report of its own. Raises TrustError."""
+    from .fetch.bundle.check import check_bundle, unreadable_files
 
-    return check_bundle(Bundle(volumes), source, time.time())
+    reports = [check_bundle(one.all(), source, time.time()) for one, source in found]
+    told = {problem.path for report in reports for problem in report.problems}
+    if rest := {path: error for path, error in unreadable.items() if path not in told}:
+        reports.append(unreadable_files(rest))
+    return tuple(reports)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -675,7 +675,9 @@ class AsyncClient(Base):
     async def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
         """Bring the bundles that are this client's mirrors into a mirror directory, those that others continue first.
 
-        Volumes may come in any order, in several calls, and twice. What is lost is a problem of the report.
+        Volumes may come in any order, in several calls, and twice. Where a file is named it alone is taken, of a
+        directory every volume. What is lost is a problem of the report. A package is listed in the index once all
+        that it needs has come.
 
         Args:
             to: the directory, made when missing.
@@ -686,40 +688,48 @@ class AsyncClient(Base):
             TrustError: the bundle is signed, and not by a trusted key.
             UsageError, StoreError, and what `sync` raises.
         """
+        from anyio import to_thread
+
         from . import bundling, syncing
 
         everything = syncing.Selection(everything=True)
         to = syncing.absolute_directory(to)
+        found, broken = await to_thread.run_sync(bundling.to_import, self.mirrors())
         reports = []
-        for mirror, volumes in bundling.bundles_in(self.mirrors()):
+        for number, (mirror, bundle) in enumerate(found, 1):
             inner = AsyncClient(
                 [mirror], config=self.options.config, limits=self._limits, reporter=self._reporter
             )
             async with inner:
-                source = inner._policies((mirror,))[mirror.name]
                 reports.append(
                     await bundling.import_bundle(
-                        volumes, to, source, partial(inner._sync, everything), receipt=receipt
+                        bundle,
+                        to,
+                        inner._policies((mirror,))[mirror.name],
+                        partial(inner._sync, everything),
+                        receipt=receipt,
+                        further=broken if number == len(found) else (),
                     )
                 )
         return tuple(reports)
 
     async def bundle_verify(self) -> tuple[BundleReport, ...]:
-        """Audit the bundles that are this client's mirrors: volumes, signature, digests.
+        """Audit the bundles that are this client's mirrors: volumes, signature, digests, and the bytes around them.
+
+        Of a file the volumes beside it are audited too. Files that should be volumes and cannot be read are in a
+        report of their own, whose `id` is "".
 
         Raises:
-            NotFoundError, FormatError: a location holds no bundle.
+            NotFoundError, FormatError: a location holds nothing of a bundle.
             TrustError: a bundle is signed, and not by a trusted key.
         """
         from anyio import to_thread
 
         from . import bundling
 
-        reports = []
-        for mirror, volumes in bundling.bundles_in(self.mirrors()):
-            source = self._policies((mirror,))[mirror.name]
-            reports.append(await to_thread.run_sync(bundling.verify_bundle, volumes, source))
-        return tuple(reports)
+        found, unreadable = await to_thread.run_sync(bundling.bundles_in, self.mirrors())
+        audits = [(bundle, self._policies((mirror,))[mirror.name]) for mirror, bundle in found]
+        return await to_thread.run_sync(bundling.verify_bundles, audits, unreadable)
 
     async def verify(self, *, repair: bool = False) -> VerifyReport:
         """Audit the first mirror of this client: manifests, signatures, blobs, bindings, keys, index, closure.

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..blocking import Client
 
 
+#: Problems of an import that a later one ends.
+_MAY_COME = ("volume-missing", "not-in-bundle", "size-mismatch")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("action", choices=("export", "import", "verify"))
@@ -97,6 +101,8 @@ def _import(client: Client, args: argparse.Namespace) -> int:
                 f"{done['packages']} packages, {done['copied_blobs']} blobs, {done['copied_bytes']} bytes copied"
             )
         say_problems(report.sync.problems)
+        if any(problem.what in _MAY_COME for problem in report.sync.problems):
+            say("what needs a package that has not come yet is kept, and listed once that has come", args)
         for warning in report.sync.warnings:
             say(f"warning: {warning}")
         say(f"receipt: {report.receipt}", args)
@@ -111,6 +117,9 @@ def _verify(client: Client, args: argparse.Namespace) -> int:
         else:
             for problem in report.problems:
                 line(f"{problem.what}  {problem.name}  {problem.message}")
+        if not report.id:
+            say("files of no bundle that could be told: copy them again", args)
+            continue
         say(
             f"bundle {report.id[:12]}: {len(report.volumes)} of {report.of} volumes, {report.packages} packages, "
             f"{report.files} files, {report.bytes} bytes; signature: {report.signature}; "

@@ -1,24 +1,28 @@
-"""The audit of a bundle: volumes, signature, and the digest of every file (synchronous I/O in threads)."""
+"""The audit of a bundle: volumes, signature, and every byte of every volume (synchronous I/O in threads)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from ...errors import CachefetchError
+from ...errors import CachefetchError, FormatError
 from ..mirror.plan import Problem
 from ..verify.policy import check_signature
+from .examine import check_frames, check_name, check_places, check_volume, unnamed
+from .read import Bundle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ..model import Source
     from .format import Entry
-    from .read import Bundle
+    from .read import Volume
 
 _SPEC = ("v3/manifests/spec/", ".spec.manifest.json")
 
@@ -28,7 +32,7 @@ class BundleReport:
     """What is known of a bundle.
 
     Attributes:
-        id: its name.
+        id: its name; "" for files that do not even tell which bundle they are of.
         since: id of the bundle whose receipt was its baseline, or "".
         volumes: paths of the volumes that are here, by number.
         of: number of all volumes.
@@ -77,8 +81,8 @@ class BundleReport:
         }
 
 
-def check_bundle_signature(bundle: Bundle, source: Source, now: float) -> tuple[str, str]:
-    """Check the headers of all volumes that are here under the policy of `source`.
+def check_bundle_signature(volumes: Iterable[Volume], source: Source, now: float) -> tuple[str, str]:
+    """Check the headers of volumes of one bundle under the policy of `source`.
 
     A bundle need not be signed: its packages prove themselves. A signature that is there must be good, unless the
     policy needs none.
@@ -95,7 +99,7 @@ def check_bundle_signature(bundle: Bundle, source: Source, now: float) -> tuple[
     if policy.mode != NONE:
         policy = SignaturePolicy(IF_PRESENT, policy.pinned)
     found: set[tuple[str, str]] = set()
-    for volume in (bundle.volumes or bundle.short).values():
+    for volume in volumes:
         what = os.path.basename(volume.path)
         verified = check_signature(
             policy, volume.text, source.keyring, what=what, now=now, mirror=source.mirror
@@ -156,6 +160,9 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
             path = bundle.cut[number]
             message = f"{path} has the name of {text} and is no volume: it was cut or changed, copy it again"
             what = "bad-format"
+        elif number in bundle.beside:
+            path, what = bundle.beside[number], "volume-missing"
+            message = f"{text} was not named; it is {path}: name the directory to take all volumes in it"
         else:
             path, what = "", "volume-missing"
             message = f"{text} of the bundle {bundle.name} is not here; it holds {len(labels)} packages"
@@ -163,26 +170,41 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
     return problems
 
 
-def check_bundle(bundle: Bundle, source: Source, now: float) -> BundleReport:
-    """Audit all volumes that are here.
+def check_bundle(volumes: Sequence[Volume], source: Source, now: float) -> BundleReport:
+    """Audit the volumes of one bundle.
 
     Raises:
         TrustError: see `check_bundle_signature`.
     """
-    signature, key = check_bundle_signature(bundle, source, now)
+    signature, key = check_bundle_signature(volumes, source, now)
+    try:
+        bundle = Bundle(volumes)
+    except (
+        FormatError,
+        OSError,
+    ) as error:  # not one list that can be read, or volumes that contradict each other
+        return unreadable_bundle(volumes[0], error)
     problems = lost_volumes(bundle)
-    here = [entry for entry in bundle.contents.entries if not bundle.lacking(entry)]
-    # Files of all volumes are in each: they are read from every one of them.
+    here = [entry for entry in bundle.contents.entries if bundle.volumes and not bundle.lacking(entry)]
+    named: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for found in pool.map(lambda entry: _check_entry(bundle, entry), here):
+        problems += [
+            one for found in pool.map(partial(_check_volume, bundle), bundle.volumes) for one in found
+        ]
+        for found, blobs in pool.map(partial(_check_entry, bundle), here):
             problems += found
-    packages = packages_of(bundle)
+            named |= blobs
+    problems += [_problem("list", bundle.name, what) for what in check_places(bundle.contents)]
+    if not problems:  # else the manifest that names a blob may be the damaged one
+        problems += [
+            _problem(path, bundle.name, f"no manifest names {path}") for path in unnamed(bundle, named)
+        ]
     return BundleReport(
         bundle.id,
         bundle.contents.since,
         {number: volume.path for number, volume in bundle.volumes.items()},
         bundle.header.volumes,
-        len(packages),
+        len(packages_of(bundle)),
         len(here),
         sum(entry.file.size for entry in here),
         signature,
@@ -191,21 +213,78 @@ def check_bundle(bundle: Bundle, source: Source, now: float) -> BundleReport:
     )
 
 
-def _check_entry(bundle: Bundle, entry: Entry) -> list[Problem]:
-    everywhere = entry.pieces[0].volume == 0
+def unreadable_bundle(volume: Volume, error: FormatError | OSError) -> BundleReport:
+    """Return the report of a bundle of which nothing but headers can be read."""
+    code, message = _told(error)
+    problem = Problem("", os.path.basename(volume.path), code, message, (), volume.path)
+    return BundleReport(volume.header.id, "", {}, volume.header.volumes, 0, 0, 0, "none", "", (problem,))
+
+
+def unreadable_volumes(found: Mapping[str, FormatError]) -> list[Problem]:
+    """Return a problem for each file that has the name or the mark of a volume, and cannot be read as one."""
+    return [
+        Problem("", os.path.basename(path), error.code, f"{error.message}: copy it again", (), path)
+        for path, error in sorted(found.items())
+    ]
+
+
+def unreadable_files(found: Mapping[str, FormatError]) -> BundleReport:
+    """Return the report of files that do not even tell which bundle they are of."""
+    return BundleReport("", "", {}, 0, 0, 0, 0, "none", "", tuple(unreadable_volumes(found)))
+
+
+def _check_volume(bundle: Bundle, number: int) -> list[Problem]:
+    volume = bundle.volumes[number]
+    try:
+        found = list(check_volume(bundle, volume))
+    except OSError as error:
+        found = [f"it cannot be read: {error.strerror}"]
+    return [_problem(f"volume {number}", volume.path, what) for what in found]
+
+
+def _check_entry(bundle: Bundle, entry: Entry) -> tuple[list[Problem], set[str]]:
+    """Check a file wherever it stands; return the problems, and the paths of the blobs that it names."""
+    file, numbers = entry.file, {piece.volume for piece in entry.pieces}
+    label = package_label(file.path) or file.path.rpartition("/")[2]
     problems = []
-    for volume in sorted(bundle.volumes) if everywhere else [0]:
-        digest = hashlib.sha256()
-        try:
-            for data in bundle.chunks(entry, volume=volume):
-                digest.update(data)
-            if digest.hexdigest() == entry.file.sha256:
-                continue
-            what, message = "digest-mismatch", f"{entry.file.path} has sha256 {digest.hexdigest()}"
-        except (OSError, CachefetchError) as error:
-            what, message = "unreadable", f"{entry.file.path} cannot be read: {error}"
-        number = volume or entry.pieces[0].volume
+    # Files of all volumes are in each: they are read from every one of them.
+    for number in sorted(bundle.volumes if 0 in numbers else numbers):
         place = bundle.volumes[number].path
-        label = package_label(entry.file.path) or entry.file.path.rpartition("/")[2]
-        problems.append(Problem("", label, what, f"{place}: {message}", (), place))
-    return problems
+        if 0 in numbers or number == min(numbers):
+            problems += [
+                Problem("", label, what, f"{place}: {message}", (), place)
+                for what, message in _check_contents(bundle, entry, number if 0 in numbers else 0)
+            ]
+        with suppress(OSError):  # told of the contents
+            found = list(check_frames(entry, bundle.volumes[number]))
+            problems += [_problem(label, place, what) for what in found]
+    if problems:
+        return problems, set()
+    try:
+        return [], {ref.path for ref in check_name(bundle, entry)}
+    except (OSError, CachefetchError) as error:
+        code, message = _told(error)
+        place = bundle.volumes[min(numbers) or min(bundle.volumes)].path
+        return [Problem("", label, code, f"{place}: {message}", (), place)], set()
+
+
+def _check_contents(bundle: Bundle, entry: Entry, volume: int) -> Iterator[tuple[str, str]]:
+    digest = hashlib.sha256()
+    try:
+        for data in bundle.chunks(entry, volume=volume):
+            digest.update(data)
+    except (OSError, CachefetchError) as error:
+        yield "unreadable", f"{entry.file.path} cannot be read: {error}"
+    else:
+        if digest.hexdigest() != entry.file.sha256:
+            yield "digest-mismatch", f"{entry.file.path} has sha256 {digest.hexdigest()}"
+
+
+def _problem(name: str, path: str, what: str) -> Problem:
+    return Problem("", name, "bad-format", f"{path}: {what}", (), path)
+
+
+def _told(error: CachefetchError | OSError) -> tuple[str, str]:
+    if isinstance(error, CachefetchError):
+        return error.code, error.message
+    return "unreadable", f"cannot be read: {error.strerror}"

@@ -291,12 +291,14 @@ def read_list(data: bytes, header: Header, *, what: str) -> Contents:
     try:
         document = json.loads(data)
         if document["schema"] != SCHEMA:
-            raise _damaged(what, f"its list is of the format {document['schema']!r:.40}")
+            raise ValueError(f"it is of the format {document['schema']!r:.40}")
         sizes = tuple(_number(size) for size in document["data"])
         entries = tuple(_entry(raw, len(sizes)) for raw in document["files"])
-        since = str(document["since"])
+        since = document["since"]
+        if since != "":
+            _require_digest(since)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(what, f"its list of files cannot be read: {error!r:.100}") from None
+        raise _damaged(what, f"its list of files cannot be read: {error!r:.200}") from None
     if len(sizes) != header.volumes:
         raise _damaged(what, "its list and its header tell different numbers of volumes")
     return Contents(entries, sizes, since)
@@ -308,17 +310,27 @@ def _entry(raw: Any, volumes: int) -> Entry:
         raise ValueError(f"{path!r:.80} is not a path below a mirror")
     if path.startswith(_BLOBS):
         sha256 = path.rpartition("/")[2]
+        _require_digest(sha256)
         if blob_path(sha256) != path:
             raise ValueError(f"{path!r:.80} is not the path of a blob")
     elif not path.startswith("v3/"):
         raise ValueError(f"{path!r:.80} is not a file of a mirror of layout 3")
-    blob_path(sha256)  # refuses what is no digest
+    _require_digest(sha256)
     pieces = tuple(Piece(*map(_number, place)) for place in places)
     if sum(piece.length for piece in pieces) != _number(size) or not pieces:
         raise ValueError(f"the pieces of {path} are not all of it")
     if any(piece.volume > volumes for piece in pieces):
         raise ValueError(f"{path} is in a volume that does not exist")
-    return Entry(File(path, size, sha256, *map(str, package[:1])), pieces)
+    if len(package) > 1 or not all(isinstance(one, str) for one in package):
+        raise ValueError(f"{path} has more fields than it can have, or one of another type")
+    return Entry(File(path, size, sha256, *package), pieces)
+
+
+def _require_digest(value: Any) -> None:
+    try:
+        blob_path(value)
+    except FormatError as error:
+        raise ValueError(error.message) from None
 
 
 def _number(value: Any) -> int:

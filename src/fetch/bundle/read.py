@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...errors import FormatError, MirrorError, NotFoundError, UsageError
 from ...regular import open_regular
@@ -26,7 +26,7 @@ from .format import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Mapping, Sequence
     from typing import BinaryIO
 
     from .format import Contents, Entry
@@ -55,9 +55,10 @@ class Bundle:
         short: volumes that are here and too short or too long; they are not in `volumes`. What stands in every
             volume is read from one of them when none is whole.
         cut: paths of missing volumes of which a file is here that does not even tell what it is, by number.
+        beside: paths of missing volumes that lie beside the others and are not to be used, by number.
     """
 
-    def __init__(self, volumes: Sequence[Volume]) -> None:
+    def __init__(self, volumes: Sequence[Volume], beside: Sequence[Volume] = ()) -> None:
         first, contents = _first_list(volumes)
         self.header = first.header
         self.contents: Contents = contents
@@ -73,7 +74,12 @@ class Bundle:
                 )
             whole = os.path.getsize(volume.path) == volume_bytes(self.contents, number, volume.data_start)
             (self.volumes if whole else self.short).setdefault(number, volume)
-        self.cut = _cut(self.header.volumes, {**self.short, **self.volumes})
+        known = {**self.short, **self.volumes}
+        unused = {volume.header.volume: volume.path for volume in beside}
+        self.beside = {number: path for number, path in unused.items() if number not in known}
+        cut = _cut(self.header.volumes, next(iter(known.values())).path, {*known, *self.beside})
+        self.cut: dict[int, str] = cut
+        self._preferred = volumes[0].header.volume
         self._entries: Mapping[str, Entry] = {entry.file.path: entry for entry in self.contents.entries}
 
     @property
@@ -158,23 +164,40 @@ class Bundle:
                 yield data
 
     def _volume(self, number: int) -> Volume:
-        """Return a volume that is here; 0 stands for any, a whole one before others."""
+        """Return a volume that is here; 0 stands for any: a whole one before others, and the first that was named."""
         here = self.volumes if number or self.volumes else self.short
-        return here[number or min(here)]
+        return here[number or (self._preferred if self._preferred in here else min(here))]
 
     def read(self, path: str) -> bytes:
         """Return a small file whole. Raises NotFoundError, MirrorError."""
         return b"".join(self.chunks(self.require(path)))
 
 
-def _cut(of: int, known: Mapping[int, Volume]) -> dict[int, str]:
-    """Return files with the names that missing volumes have beside one that is known: they were not read as volumes."""
-    directory, name = os.path.split(next(iter(known.values())).path)
+def _cut(of: int, path: str, known: Collection[int]) -> dict[int, str]:
+    """Return files with the names that missing volumes have beside the one at `path`: they were not read as volumes."""
+    directory, name = os.path.split(path)
     names = volume_names(name.removesuffix(SUFFIX).rpartition(".")[0] + SUFFIX, of)
     if of == 1 or name not in names:
         return {}  # somebody gave them other names
     paths = {number: os.path.join(directory, one) for number, one in enumerate(names, 1)}
     return {number: path for number, path in paths.items() if number not in known and os.path.isfile(path)}
+
+
+@dataclass(slots=True)
+class Found:
+    """A bundle that was found: the volumes of it that were named, and those that lie beside them."""
+
+    volumes: list[Volume] = field(default_factory=list)
+    beside: list[Volume] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The bundle's name."""
+        return self.volumes[0].header.id
+
+    def all(self) -> list[Volume]:
+        """Return the volumes, those that were named first."""
+        return [*self.volumes, *self.beside]
 
 
 def open_bundle(location: str) -> Bundle:
@@ -189,41 +212,75 @@ def open_bundle(location: str) -> Bundle:
         FormatError: it is no bundle, or a damaged one.
         UsageError: a directory with volumes of several bundles.
     """
-    found = find_bundles(location)
+    found, unreadable = find_bundles(location)
+    if not found:
+        raise next(iter(unreadable.values()))
     if len(found) > 1:
-        names = ", ".join(os.path.basename(volumes[0].path) for volumes in found)
+        names = ", ".join(os.path.basename(one.volumes[0].path) for one in found)
         raise UsageError(
             f"{_path(location)} holds volumes of {len(found)} bundles: {names}",
             hint="name a volume of the one that is meant",
         )
-    return Bundle(found[0])
+    return Bundle(found[0].all())
 
 
-def find_bundles(location: str) -> list[list[Volume]]:
-    """Return the volumes of every bundle in a directory, or of the one that a file belongs to; errors as above."""
+def find_bundles(location: str) -> tuple[list[Found], dict[str, FormatError]]:
+    """Return every bundle in a directory, or the one that a file belongs to, and the volumes that cannot be read.
+
+    A file that cannot be read counts as a volume when its name or its first bytes say so: path -> why.
+
+    Raises:
+        NotFoundError: there is nothing.
+        FormatError: neither a bundle nor what is left of one.
+    """
     path = _path(location)
-    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    whole = os.path.isdir(path)
+    directory = path if whole else os.path.dirname(path)
+    groups: dict[str, Found] = {}
+    unreadable: dict[str, FormatError] = {}
     try:
-        own = None if os.path.isdir(path) else read_volume(path)
+        if not whole:
+            _add_named(path, groups, unreadable)
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{path} does not exist", context={"path": path}) from None
+        raise NotFoundError(
+            f"{path} does not exist",
+            hint="name a volume of a bundle, or the directory that holds its volumes",
+            context={"path": path},
+        ) from None
     except OSError as error:
         raise NotFoundError(f"{path} cannot be read: {error.strerror}", context={"path": path}) from error
-    groups: dict[str, list[Volume]] = {own.header.id: [own]} if own else {}
     for name in names:
         other = os.path.join(directory, name)
-        if name.endswith(SUFFIX) and other != path:
-            volume = _volume_or_none(other)
-            if volume and (own is None or volume.header.id == own.header.id):
-                groups.setdefault(volume.header.id, []).append(volume)
-    if not groups:
+        if not name.endswith(SUFFIX) or other == path:
+            continue
+        volume = _volume_or_why(other)
+        if isinstance(volume, Volume):
+            if whole:
+                groups.setdefault(volume.header.id, Found()).volumes.append(volume)
+            elif volume.header.id in groups:
+                groups[volume.header.id].beside.append(volume)
+        elif whole and os.path.isfile(other):
+            unreadable[other] = volume
+    if not groups and not unreadable:
         raise FormatError(
             f"{path} holds no bundle",
             hint=f"a bundle is what `cachefetch bundle export` writes, files that end in {SUFFIX}",
             context={"path": path},
         )
-    return list(groups.values())
+    return list(groups.values()), unreadable
+
+
+def _add_named(path: str, groups: dict[str, Found], unreadable: dict[str, FormatError]) -> None:
+    """Read a file that was named. Raises FormatError where it is nothing like a volume, OSError."""
+    try:
+        volume = read_volume(path)
+    except FormatError as error:
+        if not path.endswith(SUFFIX) and not is_volume(path):
+            raise
+        unreadable[path] = error
+    else:
+        groups[volume.header.id] = Found([volume])
 
 
 def is_volume(path: str) -> bool:
@@ -254,11 +311,13 @@ def read_volume(path: str) -> Volume:
     return Volume(path, header, text, start)
 
 
-def _volume_or_none(path: str) -> Volume | None:
+def _volume_or_why(path: str) -> Volume | FormatError:
     try:
-        return read_volume(path) if is_volume(path) else None
-    except (FormatError, OSError):
-        return None
+        return read_volume(path)
+    except FormatError as error:
+        return error
+    except OSError as error:
+        return FormatError(f"{path} cannot be read: {error.strerror}", context={"path": path})
 
 
 def _first_list(volumes: Sequence[Volume]) -> tuple[Volume, Contents]:

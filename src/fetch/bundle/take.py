@@ -34,13 +34,18 @@ class Taking:
         self._all: tuple[Wanted, ...] = ()
 
     def adjust(self, job: Job, journal: Journal) -> Job:
-        """Return the job without the packages that cannot be taken now; `problems` tells about them afterwards."""
+        """Return the job without the packages that cannot be taken now; `problems` tells about them afterwards.
+
+        What needs them waits with them: the index lists a package when all that it needs has come, so that the
+        destination is a valid smaller mirror in between.
+        """
         self._all = job.wanted
         return replace(
             job,
             wanted=tuple(
                 one for one in job.wanted if self._is_here(_path(one)) or stem_of(one) in journal.rows
             ),
+            awaited=frozenset(one.hash for one in job.wanted),
         )
 
     def _is_here(self, path: str) -> bool:

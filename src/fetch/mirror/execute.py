@@ -24,7 +24,7 @@ from ...resolver.index.readers.manifest import (
     spec_manifest_path,
 )
 from ...resolver.index.readers.nodes import specfile_of_database
-from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, with_closure
+from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, users_of, with_closure
 from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
 from ..model import Source
@@ -43,7 +43,7 @@ from .plan import Problem, SyncReport, make_plan, problem_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any
 
     from ...resolver.index.writer import Lookup
@@ -236,7 +236,7 @@ class Sync:
         if isinstance(self.to, BuildCache):
             damaged = write_build_cache_index(self.to, rows, held, self.job.lookup)
         else:
-            damaged = write_index(self.to, rows, held, self.job.lookup)
+            damaged = write_index(self.to, rows, held, self.job.lookup, self.job.awaited)
         self._damaged(dict.fromkeys(damaged, "it or what it names is damaged, the index does not list it"))
 
     def _damaged(self, found: Mapping[str, str]) -> None:
@@ -262,7 +262,13 @@ class Sync:
                 self.done["pruned"] += 1
 
 
-def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup) -> list[str]:
+def write_index(
+    to: Destination,
+    rows: Iterable[Row],
+    before: Mapping[str, str],
+    lookup: Lookup,
+    awaited: Collection[str] = (),
+) -> list[str]:
     """Write the index of all that the destination holds, blob first; return the manifests that are left out as damaged.
 
     Args:
@@ -272,6 +278,7 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
             knows counts when its documents are right.
         lookup: the sources' nodes. Of what they do not know the node comes from the index of before, else from the
             package's own spec document.
+        awaited: hashes of packages that come later: as long as one is not there, what needs it is not listed.
     """
     nodes, listed = read_own_index(to)
     manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()}
@@ -294,6 +301,8 @@ def write_index(to: Destination, rows: Iterable[Row], before: Mapping[str, str],
             found = nodes.get(hash_)
         return found
 
+    if lacking := set(awaited) - held:
+        held -= users_of(lacking, with_closure(held, find))
     text = index_text(with_closure(held, find), held)
     digest = hashlib.sha256(text).hexdigest()
     old = _index_digest(to)

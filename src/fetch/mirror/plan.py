@@ -69,6 +69,7 @@ class Job:
         missing: closure nodes that no mirror has.
         lookup: the sources' node of a DAG hash, for the index.
         pins: DAG hash -> sha256 that a lock file promises of the tarball.
+        awaited: DAG hashes of packages that may come later: what needs one that is not there yet is not listed.
     """
 
     wanted: tuple[Wanted, ...]
@@ -77,6 +78,7 @@ class Job:
     missing: tuple[Problem, ...]
     lookup: Lookup
     pins: Mapping[str, str] = field(default_factory=dict)
+    awaited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Lookup = Callable[[str], "tuple[Mapping[str, Any], int] | None"]
 
 DATABASE_VERSION = "8"
+#: The first specfile version whose nodes are written as they are.
+_MODERN = 5
 #: Spack 1.1 takes exactly these texts (docs/formats.md).
 INDEX_MEDIA_TYPE = "application/vnd.spack.db.v8+json"
 KEY_INDEX_MEDIA_TYPE = "application/vnd.spack.keyindex.v1+json"
@@ -77,6 +79,31 @@ def index_text(
     return json.dumps(database, separators=(",", ":")).encode()
 
 
+def users_of(hashes: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return `hashes` and those of the nodes that need one of them to link or run, or another node that does.
+
+    Args:
+        hashes: DAG hashes.
+        nodes: of the form that `with_closure` gives.
+    """
+    users: dict[str, list[str]] = {}
+    for hash_, raw in nodes.items():
+        try:
+            node = node_from_dict(raw, hash=hash_, specfile=_MODERN)
+        except FormatError:
+            continue  # it can be chosen by nobody
+        needed = [edge.hash for edge in node.closure_edges()] if node.external is None else []
+        for one in [*needed, *([node.build_spec] if node.build_spec else [])]:
+            users.setdefault(one, []).append(hash_)
+    found, queue = set[str](), list(hashes)
+    while queue:
+        hash_ = queue.pop()
+        if hash_ not in found:
+            found.add(hash_)
+            queue += users.get(hash_, ())
+    return found
+
+
 def manifest_text(media_type: str, sha256: str, size: int) -> bytes:
     """Return a manifest of one uncompressed blob in Spack's formatting (one token a line)."""
     entry = {
@@ -112,7 +139,7 @@ def modernised(node: Mapping[str, Any], hash: str, specfile: int) -> dict[str, A
     Raises:
         FormatError: not a node.
     """
-    if specfile >= 5 or "annotations" in node:
+    if specfile >= _MODERN or "annotations" in node:
         return dict(node) if node.get("hash") == hash else {**node, "hash": hash}
     value = node_from_dict(node, hash=hash, specfile=specfile)
     if "name" not in node:  # specfile 1 wraps the node: {"zlib": {...}}
