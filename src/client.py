@@ -750,7 +750,7 @@ class AsyncClient(Base):
         delivery = self._policies(self.mirrors())
         await self._alone(lambda: self._freshness_steps(self.mirrors()[0]))
         report = await syncing.verify(list(delivery.values()), self._engine(), repair=repair)
-        return replace(report, warnings=self._warnings())
+        return replace(report, warnings=(*self._warnings(), *report.warnings))
 
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""

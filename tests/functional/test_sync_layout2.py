@@ -155,7 +155,7 @@ def test_the_audit_finds_what_is_wrong(cli: Cli, tmp_path: Path) -> None:
             "binding-mismatch",
             "not-found",  # the spec file that the index lists
             "digest-mismatch",  # index.json.hash
-            "config",  # the key
+            "bad-format",  # the key
         ]
     )
     assert cli("verify", mirror, *POLICY["v2-signed"], "-q").code == 9

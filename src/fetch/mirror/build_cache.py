@@ -33,6 +33,7 @@ from ..store.cas import Stored
 from ..verify.binding import parse_spec
 from ..verify.openpgp import is_signed, split_cleartext
 from ..verify.specfile import tarball_digest
+from .accepted import refused_database
 from .destination import Destination, list_no_files
 from .keys import check_key, key_problem, settle
 from .plan import Listing, Problem
@@ -253,6 +254,8 @@ def read_build_cache_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str,
     """Return the nodes of the destination's index and the hashes that it holds; see `execute.read_own_index`."""
     try:
         database = json.loads(to.read_file(INDEX) or b"")["database"]
+        if refused_database(database["version"]):  # nothing of layout 2 has such nodes
+            return {}, set()
         specfile = specfile_of_database(database["version"])
         installs: dict[str, Any] = database["installs"]
         nodes = {hash_: (record["spec"], specfile) for hash_, record in installs.items()}

@@ -18,7 +18,6 @@ from anyio import to_thread
 
 from ...errors import (
     AccessError,
-    BindingError,
     CachefetchError,
     DigestError,
     FormatError,
@@ -31,7 +30,9 @@ from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
     KEY_INDEX_MANIFEST,
+    KEY_MEDIA_TYPE,
     LAYOUT_PATH,
+    is_fingerprint,
     key_manifest_path,
     parse_manifest,
     spec_manifest_path,
@@ -41,10 +42,28 @@ from ...resolver.index.readers.v2 import INDEX as V2_INDEX
 from ..transports import scheme_of
 from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
-from ..verify.openpgp import Keyring
-from .destination import OWN, blob_names, list_manifests, list_other_manifests
+from .accepted import (
+    index_of,
+    refused_database,
+    refused_index,
+    refused_key,
+    refused_key_list,
+    refused_layout,
+    remarks_on,
+    remarks_on_blob,
+)
+from .destination import (
+    KEY_SUFFIX,
+    KEYS,
+    OWN,
+    blob_names,
+    list_manifests,
+    list_other_manifests,
+    list_strays,
+)
 from .examine import Checked, Examiner, Found, Rules, compare_blob, told
 from .inventory import each
+from .keys import check_key
 from .plan import Problem
 from .records import Records
 from .workers import ENOUGH, cores, examine_in_processes
@@ -63,6 +82,9 @@ if TYPE_CHECKING:
     from .examine import Item, Wrong
 
 INDEX_LIMIT = 8 << 30
+#: Code of the problem that a manifest in the place of nothing is.
+MISPLACED = "misplaced"
+_VIEWS = INDEX_MANIFEST.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +179,8 @@ class Audit:
         self.held: set[str] = set()
         self.external: set[str] = set()
         self.found = Found()
+        self.odd = Found()  # remarks on all but packages
+        self.warnings: list[str] = []
         self.index_good = True
         self.absent: list[tuple[str, str, str] | None] = []
         self._users: dict[str, list[str]] | None = None
@@ -165,15 +189,19 @@ class Audit:
         """Do it."""
         has_index = await self._index()
         paths = await self._paths(has_index)
+        if paths and not has_index and self.index_good:
+            self.warnings.append("the mirror has no index: Spack shows nothing of what it holds")
         there = {self._hash_in(path): path for path in paths}
         await self._examine(self._items(paths, there))
         self._judge()
         if has_index:
             self._entries(set(there))
             self._closure()
-        await self._keys()
+        await self._keys(has_index)
         await self._layout()
         if self.local is not None:
+            await self._views()
+            await to_thread.run_sync(self._strays)
             self._orphans(paths)
         identities = [self._identity(one) for one in self.found.odd if one.wrong] + self.absent
         return VerifyReport(
@@ -184,7 +212,14 @@ class Audit:
             self.notes,
             tuple(found for found in identities if found),
             self.index_good,
+            warnings=(*self.warnings, *self._remarks()),
         )
+
+    def _remarks(self) -> list[str]:
+        """Return what is odd, a sentence for each kind."""
+        self.odd.add(self.found)
+        found = [f"{path}: {text}{_more(number)}" for text, (number, path) in self.odd.remarks.items()]
+        return sorted(found)
 
     # --- the index -------------------------------------------------------------------------------------------------
 
@@ -197,25 +232,56 @@ class Audit:
                 raise
             self.notes["no_index"] = 1
             return False
+        found = await self._read_index(INDEX_MANIFEST, data)
+        if found is None:
+            return False
+        self.records = found
+        return True
+
+    async def _views(self) -> None:
+        """Read the named indexes, which a directory shows."""
+        assert self.local is not None
+        for path in await to_thread.run_sync(list_other_manifests, self.local):
+            if path.startswith(_VIEWS) and path != INDEX_MANIFEST:
+                try:
+                    await self._read_index(path, await self._document(path))
+                except CachefetchError as error:
+                    self._problem("", "index", error.code, error.message, path)
+
+    async def _read_index(self, path: str, data: bytes) -> Records | None:
+        """Return the records of the index whose manifest is `data`; None when it is damaged, which is reported."""
         try:
-            ref = parse_manifest(data, what=INDEX_MANIFEST).index()
+            manifest = parse_manifest(data, what=path)
+            ref = index_of(manifest)
             body = await self._blob(ref, INDEX_LIMIT)
             self.named[ref.sha256] = ref.size
-            await to_thread.run_sync(self._read_index, body)
+            records = await to_thread.run_sync(Records, body)
+            for other in manifest.blobs:  # for other versions of Spack
+                self.named[other.sha256] = other.size
+                if other is not ref:
+                    await self._hash_remote(other)
         except (FormatError, DigestError, TruncatedError, NotFoundError) as error:
-            self.index_good = False
-            self.problems.append(Problem("", "index", error.code, error.message, (), INDEX_MANIFEST))
-            return False
-        return True
+            self._index_problem(path, error.code, error.message)
+            return None
+        if refused := refused_index(manifest):
+            self._index_problem(path, FormatError.code, f"{path} {refused}")
+        self._judge_version(path, records.version)
+        self.odd.remark(path, [*remarks_on(manifest), *remarks_on_blob(ref, body[:2])])
+        return records
+
+    def _judge_version(self, path: str, version: str) -> None:
+        if refused := refused_database(version):
+            self._index_problem(path, FormatError.code, refused)
+
+    def _index_problem(self, path: str, code: str, message: str) -> None:
+        self.index_good = self.index_good and path != self.index_path
+        self.problems.append(Problem("", "index", code, message, (), path))
 
     def _is_mirror(self) -> bool:
         """Tell whether a directory without an index is a mirror, maybe one of which nothing is published yet."""
         return self.local is not None and any(
             os.path.isdir(os.path.join(self.local, name)) for name in ("v3", OWN)
         )
-
-    def _read_index(self, body: bytes) -> None:
-        self.records = Records(body)
 
     def _judge(self) -> None:
         """Report what was found about packages and index records, and settle what the mirror holds."""
@@ -404,50 +470,90 @@ class Audit:
 
     # --- keys and leftovers ----------------------------------------------------------------------------------------
 
-    async def _keys(self) -> None:
+    async def _keys(self, has_index: bool) -> None:
+        there = await self._keys_there()
         try:
             data = await self._document(KEY_INDEX_MANIFEST)
         except NotFoundError:
+            # Spack lists keys when it writes an index: before that the list is not missing.
+            if there and has_index:
+                self._no_key_list(KEY_INDEX_MANIFEST, there)
             return
+        names: list[str] = []
         try:
-            ref = parse_manifest(data, what=KEY_INDEX_MANIFEST).key_index()
+            manifest = parse_manifest(data, what=KEY_INDEX_MANIFEST)
+            ref = manifest.key_index()
             self.named[ref.sha256] = ref.size
-            names = list(json.loads(await self._blob(ref, 1 << 20))["keys"])
+            blob = await self._blob(ref, 1 << 20)
+            names = [str(name) for name in json.loads(blob)["keys"]]
+            if refused := refused_key_list(manifest):
+                raise FormatError(f"{KEY_INDEX_MANIFEST} {refused}")
+            self.odd.remark(KEY_INDEX_MANIFEST, [*remarks_on(manifest), *remarks_on_blob(ref, blob[:2])])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._problem("", "key", "bad-format", f"the key list is damaged: {error}", KEY_INDEX_MANIFEST)
-            return
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, KEY_INDEX_MANIFEST)
-            return
         for name in names:
-            await self._key(str(name))
+            await self._key(name)
+        for name in sorted(there - {name.upper() for name in names}):
+            self.odd.remark(
+                key_manifest_path(name), ["the key is not in the list of keys: Spack does not see it"]
+            )
+            await self._key(name)
+
+    def _no_key_list(self, path: str, there: set[str]) -> None:
+        message = f"{path} does not exist, so that Spack does not find the keys that are there ({len(there)})"
+        self._problem("", "key", NotFoundError.code, message, path)
+
+    async def _keys_there(self) -> set[str]:
+        """Return the fingerprints of the keys that have a manifest; at a URL only of those that are trusted."""
+        if self.local is not None:
+            names = await to_thread.run_sync(list_other_manifests, self.local)
+            keys = {name[len(KEYS) + 1 : -len(KEY_SUFFIX)] for name in names if name.endswith(KEY_SUFFIX)}
+            return {key for key in keys if is_fingerprint(key)}
+        found = set()
+        for fingerprint in self.source.keyring.fingerprints:
+            with suppress(CachefetchError):
+                await self._document(key_manifest_path(fingerprint))
+                found.add(fingerprint)
+        return found
 
     async def _key(self, fingerprint: str) -> None:
         path = KEY_INDEX_MANIFEST
         try:
             path = key_manifest_path(fingerprint)
-            ref = parse_manifest(await self._document(path), what=path).key()
+            manifest = parse_manifest(await self._document(path), what=path)
+            ref = manifest.key()
             self.named[ref.sha256] = ref.size
-            ring = Keyring.from_bytes(await self._blob(ref, 4 << 20), what=path)
-            if fingerprint.upper() not in ring.fingerprints:
-                raise BindingError(f"{path} holds another key than its name says")
+            blob = await self._blob(ref, 4 << 20)
+            check_key(blob, fingerprint, path)
+            if refused := refused_key(manifest, KEY_MEDIA_TYPE):
+                raise FormatError(f"{path} {refused}")
+            self.odd.remark(path, [*remarks_on(manifest), *remarks_on_blob(ref, blob[:2])])
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, path)
 
     async def _layout(self) -> None:
         """Check the file that tells the layout; at a URL it may be absent, as nothing needs it to read."""
         try:
-            document = json.loads(await self._document(LAYOUT_PATH))
-            if not isinstance(document, dict) or not isinstance(document.get("signing"), str):
-                raise ValueError("it does not tell how manifests are signed")
-        except (ValueError, RecursionError) as error:
-            self._problem("", "layout", "bad-format", f"{LAYOUT_PATH} is damaged: {error}", LAYOUT_PATH)
+            if refused := refused_layout(await self._document(LAYOUT_PATH)):
+                self._problem("", "layout", "bad-format", f"{LAYOUT_PATH} {refused}", LAYOUT_PATH)
         except (NotFoundError, AccessError, FormatError) as error:
             if isinstance(error, FormatError) or await to_thread.run_sync(self._is_published):
                 self._problem("", "layout", error.code, error.message, LAYOUT_PATH)
 
     def _is_published(self) -> bool:
         return self.local is not None and os.path.isdir(os.path.join(self.local, "v3/manifests"))
+
+    def _strays(self) -> None:
+        """Report what stands where nothing looks for it."""
+        assert self.local is not None
+        for path in list_strays(self.local):
+            if path.endswith(self.suffixes):
+                message = f"{path} is a manifest in a place where nothing looks for it"
+                self._problem("", path.rpartition("/")[2], MISPLACED, message, path)
+            else:
+                self.odd.remark(path, ["this is not a file of a mirror"])
 
     def _orphans(self, paths: Sequence[str]) -> None:  # noqa: ARG002 -- layout 2 needs them
         """Count the blobs that nothing names; those of views and of unlisted keys are named."""
@@ -510,6 +616,10 @@ class _Hashing:
 
     def end(self) -> None:
         """Nothing is left to do."""
+
+
+def _more(number: int) -> str:
+    return f" (and {number - 1} more)" if number > 1 else ""
 
 
 def wanted_repairs(report: VerifyReport) -> Iterable[tuple[str, str, str]]:

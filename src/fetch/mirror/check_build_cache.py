@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from anyio import to_thread
 
 from ...errors import CachefetchError, DigestError, FormatError, NotFoundError
 from ...resolver.index.readers import join
+from ...resolver.index.readers.manifest import is_fingerprint
 from ...resolver.index.readers.places import (
     BUILD_CACHE,
     build_cache_spec_files,
@@ -22,14 +24,15 @@ from ...resolver.index.readers.v2 import HASH, INDEX, KEYS
 from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node, parse_spec
-from ..verify.openpgp import Keyring
 from ..verify.policy import check_signature
 from ..verify.specfile import tarball_digest
 from .build_cache import BuildCache, check_place
 from .check import INDEX_LIMIT, Audit
 from .examine import LARGE, Checked, hash_file, read_up_to, told
 from .inventory import each
+from .keys import check_key
 from .plan import Problem
+from .records import Records
 from .workers import cores
 
 TYPE_CHECKING = False
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from ...resolver.model import Node
     from ..transports.threads import Abort
     from .examine import Item, Wrong
+
+
+_KEY_SUFFIX = ".pub"
 
 
 class BuildCacheAudit(Audit):
@@ -55,21 +61,29 @@ class BuildCacheAudit(Audit):
             if not await to_thread.run_sync(self._is_mirror):
                 raise
             self.notes["no_index"] = 1
+            await self._lost_index()
             return False
         try:
             self.named[INDEX] = len(body)
-            await to_thread.run_sync(self._read_index, body)
+            self.records = await to_thread.run_sync(Records, body)
         except FormatError as error:
-            self.index_good = False
-            self.problems.append(Problem("", "index", error.code, error.message, (), INDEX))
+            self._index_problem(INDEX, error.code, error.message)
             return False
+        self._judge_version(INDEX, self.records.version)
         await self._index_hash(hashlib.sha256(body).hexdigest())
         return True
+
+    async def _lost_index(self) -> None:
+        """Report an index of which only the digest is left; a mirror without both has none yet."""
+        with suppress(NotFoundError):
+            await self._document(HASH, 1 << 10)
+            self._index_problem(INDEX, NotFoundError.code, f"{INDEX} does not exist, {HASH} tells its digest")
 
     async def _index_hash(self, digest: str) -> None:
         try:
             promised = (await self._document(HASH, 1 << 10)).decode("ascii", "replace").strip()
         except NotFoundError:
+            self.odd.remark(HASH, ["it does not exist: Spack reads the whole index each time"])
             return
         if promised != digest:
             message = f"{HASH} promises sha256 {promised:.64}, {INDEX} has {digest}: one of them is old"
@@ -159,7 +173,7 @@ class BuildCacheAudit(Audit):
 
         def finish() -> None:
             try:
-                _, found = hash_file(f"{self.local}/{tarball}")
+                _, found, _ = hash_file(f"{self.local}/{tarball}")
                 _compare(tarball, found, sha256)
             except (OSError, CachefetchError) as error:
                 self._wrong(path, identity, told(error, tarball))
@@ -193,24 +207,60 @@ class BuildCacheAudit(Audit):
                 raise
             return await self.session.document(self.source, f"{url}.sig", MAX_SPEC_BLOB_SIZE, transfer)
 
-    async def _keys(self) -> None:
+    async def _keys(self, has_index: bool) -> None:
+        there = await self._keys_there()
         try:
             data = await self._document(KEYS)
         except NotFoundError:
+            if there and has_index:
+                self._no_key_list(KEYS, there)
             return
-        path = KEYS
+        names: list[str] = []
         try:
             self.named[KEYS] = len(data)
-            for name in sorted(json.loads(data)["keys"]):
-                path = f"{KEYS.rpartition('/')[0]}/{name}.pub"
-                key = await self._document(path, 4 << 20)
-                self.named[path] = len(key)
-                if name.upper() not in Keyring.from_bytes(key, what=path).fingerprints:
-                    raise FormatError(f"{path} holds another key than its name says")
+            names = sorted(json.loads(data)["keys"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self._problem("", "key", "bad-format", f"the key list is damaged: {error}", path)
+            self._problem("", "key", "bad-format", f"the key list is damaged: {error}", KEYS)
+        for name in names:
+            await self._key(name)
+        for name in sorted(there - {name.upper() for name in names}):
+            self.odd.remark(_key_path(name), ["the key is not in the list of keys: Spack does not see it"])
+            await self._key(name)
+
+    async def _key(self, fingerprint: str) -> None:
+        path = KEYS
+        try:
+            if not is_fingerprint(fingerprint):
+                raise FormatError(f"{KEYS} names {fingerprint!r:.80}, which is not a key fingerprint")
+            path = _key_path(fingerprint)
+            key = await self._document(path, 4 << 20)
+            self.named[path] = len(key)
+            check_key(key, fingerprint, path)
         except CachefetchError as error:
             self._problem("", "key", error.code, error.message, path)
+
+    async def _keys_there(self) -> set[str]:
+        if self.local is not None:
+            names = await to_thread.run_sync(_files_in, os.path.join(self.local, os.path.dirname(KEYS)))
+            keys = {name.removesuffix(_KEY_SUFFIX) for name in names if name.endswith(_KEY_SUFFIX)}
+            return {key for key in keys if is_fingerprint(key)}
+        found = set()
+        for fingerprint in self.source.keyring.fingerprints:
+            with suppress(CachefetchError):
+                await self._document(_key_path(fingerprint))
+                found.add(fingerprint)
+        return found
+
+    async def _views(self) -> None:
+        """Layout 2 has no named indexes."""
+
+    def _strays(self) -> None:
+        """Report what is not a file of a mirror; a spec file or tarball in a wrong place was met by its package."""
+        assert self.local is not None
+        for path in BuildCache(self.local).listing().blobs:
+            is_key = path.startswith(f"{os.path.dirname(KEYS)}/")
+            if not is_key and not path.endswith((*self.suffixes, ".spack")):
+                self.odd.remark(path, ["this is not a file of a mirror"])
 
     async def _layout(self) -> None:
         """Layout 2 has no file that tells it."""
@@ -219,6 +269,17 @@ class BuildCacheAudit(Audit):
         assert self.local is not None
         to = BuildCache(self.local)
         self.notes["unnamed_blobs"] = len(to.unnamed(to.listing(), set(paths))[0])
+
+
+def _key_path(fingerprint: str) -> str:
+    return f"{os.path.dirname(KEYS)}/{fingerprint}{_KEY_SUFFIX}"
+
+
+def _files_in(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def is_build_cache(url: str) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from ...errors import CachefetchError, StoreError, UsageError
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
+    KEY_INDEX_MANIFEST,
     LAYOUT_PATH,
     SPEC_MANIFESTS,
     parse_manifest,
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 OWN = ".cachefetch"
 _SUFFIX = ".spec.manifest.json"
+_INDEXES = INDEX_MANIFEST.rpartition("/")[0]
+#: Where manifests of keys are, and what their names end in, behind the fingerprint.
+KEYS = KEY_INDEX_MANIFEST.rpartition("/")[0]
+KEY_SUFFIX = ".key.manifest.json"
 _SHA256_LENGTH = 64
 #: Seconds between two looks at the lease of another process, where the file system has no locks.
 _LEASE_POLL_S = 1.0
@@ -384,21 +389,44 @@ def seal(mirror: str) -> str:
 
 
 def list_manifests(mirror: str) -> dict[str, str]:
-    """Return ``NAME-VERSION-HASH`` -> path below the mirror of every spec manifest."""
+    """Return ``NAME-VERSION-HASH`` -> path below the mirror of every spec manifest in the folder of its name."""
     found: dict[str, str] = {}
     base = os.path.join(mirror, SPEC_MANIFESTS)
     with files.store_errors(base):
         for name in _names(base):
             for file in _names(os.path.join(base, name)):
-                if file.endswith(_SUFFIX):
+                if _is_manifest(name, file):
                     found[file[: -len(_SUFFIX)]] = f"{SPEC_MANIFESTS}/{name}/{file}"
     return found
+
+
+def _is_manifest(name: str, file: str) -> bool:
+    return file.endswith(_SUFFIX) and file.startswith(f"{name}-")
+
+
+def list_strays(mirror: str) -> list[str]:
+    """Return the paths below the mirror of all files in ``v3/`` that are not where a file of a mirror can be."""
+    found: list[str] = []
+    base = os.path.join(mirror, "v3")
+    for directory, _, names in os.walk(base):
+        place = "/".join(("v3", *os.path.relpath(directory, base).split(os.sep))).removesuffix("/.")
+        parent, _, name = place.rpartition("/")
+        if parent == SPEC_MANIFESTS:
+            found += [f"{place}/{file}" for file in names if not _is_manifest(name, file)]
+        elif place == KEYS:
+            known = os.path.basename(KEY_INDEX_MANIFEST)
+            found += [f"{place}/{f}" for f in names if f != known and not f.endswith(KEY_SUFFIX)]
+        elif f"{place}/".startswith(f"{_INDEXES}/"):
+            found += [f"{place}/{file}" for file in names if file != os.path.basename(INDEX_MANIFEST)]
+        else:
+            found += [f"{place}/{file}" for file in names if f"{place}/{file}" != LAYOUT_PATH]
+    return sorted(found)
 
 
 def list_other_manifests(mirror: str) -> list[str]:
     """Return the paths below the mirror of the index and key manifests, views included."""
     found: list[str] = []
-    for base in (INDEX_MANIFEST.rpartition("/")[0], "v3/manifests/key"):
+    for base in (_INDEXES, KEYS):
         for directory, _, names in os.walk(os.path.join(mirror, base)):
             found += [
                 os.path.relpath(os.path.join(directory, name), mirror)

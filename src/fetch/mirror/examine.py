@@ -6,7 +6,6 @@ This is all that a worker process of an audit imports and does (`workers`), so i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from ...resolver.index.readers.manifest import spec_manifest_path
 from ...resolver.index.readers.nodes import node_from_dict
 from ..verify.binding import differences, read_root_entry, root_node
 from ..verify.policy import apply
-from .records import record_node
+from .accepted import refused_manifest, refused_record, remarks_on_blob, remarks_on_spec
+from .records import node_of, record_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from concurrent.futures import Future, ThreadPoolExecutor
     from typing import Any
 
@@ -99,16 +99,26 @@ class Found:
         named: sha256 -> size of the blobs that the manifests name.
         odd: what there is something to tell about.
         targets: what the packages that are held depend on, by DAG hash.
+        remarks: what is odd and stock Spack passes over -> number of files, and the first one.
     """
 
     named: dict[str, int] = field(default_factory=dict)
     odd: list[Checked] = field(default_factory=list)
     targets: dict[str, Target] = field(default_factory=dict)
+    remarks: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def remark(self, path: str, texts: Iterable[str], number: int = 1) -> None:
+        """Note what is odd about a file."""
+        for text in texts:
+            before, first = self.remarks.get(text, (0, path))
+            self.remarks[text] = before + number, min(first, path)
 
     def add(self, other: Found) -> None:
         """Take over what somebody else found."""
         self.named.update(other.named)
         self.odd += other.odd
+        for text, (number, path) in other.remarks.items():
+            self.remark(path, (text,), number)
         for hash_, target in other.targets.items():
             mine = self.targets.setdefault(hash_, target)
             if mine is not target:
@@ -122,6 +132,7 @@ class Examiner:
     def __init__(self, rules: Rules, keyring: Keyring) -> None:
         self.rules, self._keyring = rules, keyring
         self.found = Found()
+        self._mutex = threading.Lock()  # of the remarks: large blobs are hashed by other threads
 
     def examine(self, item: Item, pool: ThreadPoolExecutor | None = None) -> Future[None] | None:
         """Look at a package and its index record. A large tarball is left to `pool` if there is one."""
@@ -173,6 +184,7 @@ class Examiner:
         try:
             blob = read_up_to(f"{rules.root}/{place}", rules.spec_bytes)
             entry, version = read_root_entry(blob, spec, what=place)
+            self.remark(path, remarks_on_blob(spec, blob[:2]))
         except (OSError, CachefetchError) as error:
             wrong.append(told(error, place))
             return None, tarball
@@ -188,12 +200,17 @@ class Examiner:
         if blob is not None:
             try:
                 entry = (*read_root_entry(blob, spec, what=spec.path), spec)
+                self.remark(path, remarks_on_blob(spec, blob[:2]))
             except CachefetchError as error:
                 wrong.append(told(error, spec.path))
         self._conclude(self._known(path, hash_, entry, text, binary, wrong), wrong)
 
     def refs(self, data: bytes, path: str) -> tuple[BlobRef, BlobRef]:
-        """Return spec and tarball of a manifest that meets the policy. Raises TrustError, FormatError."""
+        """Return spec and tarball of a manifest that meets the policy and that Spack takes.
+
+        Raises:
+            TrustError, FormatError.
+        """
         rules = self.rules
         manifest = apply(
             rules.policy,
@@ -203,7 +220,16 @@ class Examiner:
             now=rules.now,
             mirror=rules.mirror,
         ).manifest
-        return manifest.spec(), manifest.tarball()
+        found = manifest.spec(), manifest.tarball()
+        if refused := refused_manifest(manifest):
+            raise FormatError(f"{manifest.what} {refused}")
+        self.remark(path, remarks_on_spec(manifest))
+        return found
+
+    def remark(self, path: str, texts: Iterable[str]) -> None:
+        """Note what is odd about a file; any thread may."""
+        with self._mutex:
+            self.found.remark(path, texts)
 
     def _nodes(
         self,
@@ -217,8 +243,9 @@ class Examiner:
 
         Where both are the same text, as Spack writes them, it is decoded once.
         """
-        if entry is not None and text and entry[1] == self.rules.specfile:
-            both = _same(entry[0], hash_, text, entry[1])
+        record = self._record(text, wrong) if text else None
+        if entry is not None and record is not None and entry[1] == self.rules.specfile:
+            both = _same(entry[0], hash_, record, entry[1])
             if both is not None:
                 self._bind(both, path, wrong)
                 return both, both
@@ -230,14 +257,25 @@ class Examiner:
                 wrong.append(told(error, entry[2].path))
             else:
                 self._bind(root, path, wrong)
-        if text:
+        if record is not None:
             try:
-                indexed = record_node(text, hash_, self.rules.specfile)
+                indexed = node_of(record, hash_, self.rules.specfile)
             except FormatError as error:
                 wrong.append((self.rules.index_path, "bad-format", f"index record: {error.message}"))
         if root is not None and indexed is not None and root.hash == hash_:
             self.compare(root, indexed, wrong)
         return root, indexed
+
+    def _record(self, text: bytes, wrong: list[Wrong]) -> dict[str, Any] | None:
+        """Return an index record as it is written, None when it is none."""
+        try:
+            record = record_of(text)
+            refused = refused_record(record, self.rules.specfile)
+        except FormatError as error:
+            record, refused = None, error.message
+        if refused:
+            wrong.append((self.rules.index_path, "bad-format", f"index record: {refused}"))
+        return record
 
     def _bind(self, root: Node, path: str, wrong: list[Wrong]) -> None:
         """Require that the manifest stands where its spec document says."""
@@ -268,8 +306,9 @@ class Examiner:
     def _hash(self, tarball: BlobRef, known: Checked, wrong: list[Wrong]) -> None:
         place = tarball.path
         try:
-            size, digest = hash_file(f"{self.rules.root}/{place}", tarball.size)
+            size, digest, head = hash_file(f"{self.rules.root}/{place}", tarball.size)
             compare_blob(digest, size, tarball)
+            self.remark(known.path, remarks_on_blob(tarball, head))
         except (OSError, CachefetchError) as error:
             wrong.append(told(error, place))
         self._conclude(known, wrong)
@@ -280,12 +319,12 @@ class Examiner:
             self.found.odd.append(made(tuple(wrong), known.record, known.external))
 
 
-def _same(entry: Mapping[str, Any], hash_: str, text: bytes, specfile: int) -> Node | None:
+def _same(entry: Mapping[str, Any], hash_: str, record: Mapping[str, Any], specfile: int) -> Node | None:
     """Return the node when the index has it as the spec document does, None otherwise or when it is damaged."""
     try:
-        if entry.get("hash") == hash_ and json.loads(text)["spec"] == entry:
+        if entry.get("hash") == hash_ and record["spec"] == entry:
             return node_from_dict(entry, hash=hash_, specfile=specfile)
-    except (ValueError, KeyError, TypeError, RecursionError, FormatError):
+    except (RecursionError, FormatError):
         pass  # said by whoever looks at them one by one
     return None
 
@@ -300,19 +339,23 @@ class _Buffer(threading.local):
 _BUFFER = _Buffer()
 
 
-def hash_file(path: str, size: int | None = None) -> tuple[int, str]:
-    """Return size and sha256 of a file; one that has not `size` bytes is not read, and has the digest of nothing."""
+def hash_file(path: str, size: int | None = None) -> tuple[int, str, bytes]:
+    """Return size, sha256 and the first two bytes of a file.
+
+    One that has not `size` bytes is not read, and has the digest of nothing.
+    """
     descriptor = open_descriptor(path)
     try:
-        found, digest = os.fstat(descriptor).st_size, hashlib.sha256()
+        found, digest, head = os.fstat(descriptor).st_size, hashlib.sha256(), b""
         if size in (None, found):
             view, left = _BUFFER.view, found
             while left > 0 and (got := os.readv(descriptor, [view])):
                 digest.update(view[:got])
+                head = head or bytes(view[: min(got, 2)])
                 left -= got
     finally:
         os.close(descriptor)
-    return found, digest.hexdigest()
+    return found, digest.hexdigest(), head
 
 
 def read_up_to(path: str, limit: int) -> bytes:

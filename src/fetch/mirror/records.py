@@ -10,13 +10,14 @@ from ...resolver.index.splitter import Unexpected, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from ...resolver.model import Node
 
 
 class Records:
-    """Records by DAG hash. `specfile` is the version of their nodes.
+    """Records by DAG hash. `specfile` is the version of their nodes, `version` that of the database.
 
     A mirror of 400,000 specs has an index of 800 MB, which decoded takes eight times as much: what is kept is its text.
 
@@ -33,7 +34,7 @@ class Records:
         except (Unexpected, UnicodeDecodeError):
             version, self._text, found = _written_anew(text)
             self._rows = dict(found)
-        self.specfile = specfile_of_database(version)
+        self.version, self.specfile = str(version), specfile_of_database(version)
 
     @classmethod
     def none(cls) -> Records:
@@ -73,8 +74,24 @@ class Records:
 
 def record_node(text: bytes, hash_: str, specfile: int) -> Node:
     """Decode a record. Raises FormatError."""
+    return node_of(record_of(text), hash_, specfile)
+
+
+def record_of(text: bytes) -> dict[str, Any]:
+    """Return a record as it is written, with a "spec". Raises FormatError."""
     try:
-        return node_from_dict(json.loads(text)["spec"], hash=hash_, specfile=specfile)
+        record: dict[str, Any] = json.loads(text)
+        if not isinstance(record["spec"], dict):
+            raise TypeError("its spec is no object")
+        return record
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"it is not a record: {error!r:.100}") from None
+
+
+def node_of(record: Mapping[str, Any], hash_: str, specfile: int) -> Node:
+    """Return the node of a record. Raises FormatError."""
+    try:
+        return node_from_dict(record["spec"], hash=hash_, specfile=specfile)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"it is not a record: {error!r:.100}") from None
 

@@ -40,6 +40,8 @@ _LONGEST_STEM = 220
 _FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_+.-]")
 _MAX_SIZE = (1 << 63) - 1
+_KEYS = frozenset(("version", "data"))
+_BLOB_KEYS = frozenset(("contentLength", "mediaType", "compression", "checksumAlgorithm", "checksum"))
 
 
 @frozen
@@ -63,7 +65,7 @@ class BlobRef:
 
 @frozen
 class Manifest:
-    """A valid manifest: its blobs in file order, and `what` it is called in messages.
+    """A valid manifest: its blobs in file order, and `what` it is called in messages; `extra` are keys without meaning.
 
     The accessors take the newest media version that we know, so that a manifest may list newer ones beside it
     (Spack 1.3, docs/formats.md). They raise FormatError when there is none; its context then has "reason"
@@ -73,6 +75,7 @@ class Manifest:
     version: int
     blobs: tuple[BlobRef, ...]
     what: str = "manifest"
+    extra: tuple[str, ...] = ()
 
     def tarball(self) -> BlobRef:
         """Return the install tarball of a spec manifest."""
@@ -130,7 +133,8 @@ def parse_manifest(data: bytes, *, what: str) -> Manifest:
     records = document.get("data")
     if not isinstance(records, list):
         _refuse(what, 'has no array "data"')
-    return Manifest(version, tuple(_blob(what, i, record) for i, record in enumerate(records)), what)
+    blobs = tuple(_blob(what, i, record) for i, record in enumerate(records))
+    return Manifest(version, blobs, what, _extra(document, records))
 
 
 def spec_manifest_path(name: str, version: str, hash: str) -> str:
@@ -188,13 +192,18 @@ def key_manifest_path(fingerprint: str) -> str:
     Raises:
         FormatError: not an OpenPGP fingerprint (40 or 64 hexadecimal characters).
     """
-    if not _FINGERPRINT.fullmatch(fingerprint.upper()):
+    if not is_fingerprint(fingerprint):
         raise FormatError(
             f"{fingerprint!r:.90} is not a key fingerprint",
             hint=_REPORT,
             context={"fingerprint": fingerprint[:90]},
         )
     return f"v3/manifests/key/{fingerprint.upper()}.key.manifest.json"
+
+
+def is_fingerprint(text: str) -> bool:
+    """Tell whether a text is an OpenPGP fingerprint (40 or 64 hexadecimal characters)."""
+    return _FINGERPRINT.fullmatch(text.upper()) is not None
 
 
 _REPORT = "the mirror is damaged or not a Spack build cache; try another mirror and tell its owner"
@@ -239,6 +248,15 @@ def _blob(what: str, position: int, record: Any) -> BlobRef:
     if not _SHA256.fullmatch(digest):
         _refuse(what, f"has {digest!r:.90} in {where}, which is not a sha256 digest")
     return BlobRef(record["mediaType"], digest, size, record["compression"])
+
+
+def _extra(document: dict[str, Any], records: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the keys that nobody knows, of the manifest and its records."""
+    found = set(document) - _KEYS if len(document) != len(_KEYS) else set()
+    for record in records:
+        if len(record) != len(_BLOB_KEYS):
+            found |= set(record) - _BLOB_KEYS
+    return tuple(sorted(found))
 
 
 def _media_version(media_type: str, prefix: str) -> int:
