@@ -418,9 +418,34 @@ def shard_numbers(text: str) -> tuple[int, int]:
     raise UsageError(f"--shard {text!r} is not I/N", hint="for example 1/4 to 4/4 for four workers")
 
 
-def _is_one_of(directory: str, sources: Iterable[Source]) -> bool:
+def _hold_apart(directory: str, sources: Iterable[Source], *, carried: bool) -> None:
+    """Refuse a destination that is a source, lies in one, or holds one: Spack reads a mirror with all below it.
+
+    Bundles are no such mirrors: what is unpacked may lie beside them. What is staged for a bundle (`carried`) goes.
+
+    Raises:
+        UsageError: it is, and which of them.
+    """
+    from .fetch.transports.file import local_path
+
     here = os.path.realpath(directory)
-    return any(not source.network and os.path.realpath(source.url) == here for source in sources)
+    for source in sources:
+        if source.network:
+            continue
+        there = os.path.realpath(local_path(source.url))
+        if here == there:
+            raise UsageError(
+                f"{directory} is the source and the destination",
+                hint="to audit or repair a mirror use `cachefetch verify`",
+            )
+        mirror = any(os.path.isdir(os.path.join(there, name)) for name in ("v3", "build_cache"))
+        outer = os.path.commonpath([here, there])
+        if mirror and not carried and outer in (here, there):
+            inner = "lies in the source" if outer == there else "holds the source"
+            raise UsageError(
+                f"the destination {directory} {inner} {there}: whoever lists the one meets the other, too",
+                hint="name a directory beside it",
+            )
 
 
 def absolute_directory(text: str) -> str:
@@ -468,11 +493,7 @@ async def sync(
         )
     to = absolute_directory(to)
     check_destination(to, layout)
-    if _is_one_of(to, delivery.values()):
-        raise UsageError(
-            f"{to} is the source and the destination",
-            hint="to audit or repair a mirror use `cachefetch verify`",
-        )
+    _hold_apart(to, delivery.values(), carried=carried)
     destination = (BuildCache if layout == "v2" else Destination)(to, dry_run=dry_run)
     how = How(dry_run=dry_run, check=check, prune=prune, finish=shard is None, copy=not publish)
     key = state_key(selection, sources, delivery, __version__, variant)

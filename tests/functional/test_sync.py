@@ -621,6 +621,67 @@ def test_publish_names_what_a_shard_left_out(cli: Cli, tmp_path: Path) -> None:
     assert "no worker has copied it" in done.err
 
 
+def test_publish_copies_nothing_of_packages(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", "--shard", "1/2", source=SIGNED, to=to).code == 0
+    before = blob_sizes(to)
+    with FaultServer(str(SIGNED)) as server:
+        done = sync(cli, "--all", "--publish", source=server.url, to=to)
+        asked = [request.path for request in server.requests]
+    assert done.code == 9
+    assert not [path for path in asked if path.startswith("/v3/manifests/spec/")]
+    own = {index_digest(to)} | {
+        entry["checksum"]
+        for path in to.glob("v3/manifests/key/*.json")
+        for entry in json.loads(path.read_text())["data"]
+    }
+    assert blob_sizes(to).keys() - own == before.keys()
+    assert verified(cli, to)["notes"]["unnamed_blobs"] == 0
+
+
+def test_publish_removes_what_its_plan_says(cli: Cli, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    for shard in ("1/2", "2/2"):
+        assert sync(cli, "--all", "--shard", shard, source=SIGNED, to=to).code == 0
+    blob, _ = tarball_of(to, "zlib")
+    blob.unlink()  # published, and damaged since
+    for path in to.glob("v3/manifests/spec/openssl/*.json"):
+        path.unlink()  # as if its worker had been killed between payload and manifest
+    lost = len(list(SIGNED.glob("v3/manifests/spec/openssl/*.json")))
+    words = ("--all", "--publish", "--prune")
+    dry = sync(cli, *words, "--dry-run", source=SIGNED, to=to)
+    done = sync(cli, *words, source=SIGNED, to=to)
+    assert (dry.code, done.code) == (9, 9)
+    assert dry.json["plan"] == done.json["plan"]
+    assert done.json["done"]["pruned"] == done.json["plan"]["prune"] == 2 * lost + 1
+    assert done.json["done"]["copied_blobs"] == done.json["plan"]["copy_blobs"]
+    assert dry.json["problems"] == done.json["problems"]
+    assert verified(cli, to)["notes"]["unnamed_blobs"] == 0
+
+
+def test_prune_with_check_plans_what_it_does(cli: Cli, tmp_path: Path) -> None:
+    source = shutil.copytree(UNSIGNED, tmp_path / "source")
+    to = tmp_path / "to"
+    words = ("sync", "zlib@1.3.1", "--from", source, "--unsigned", "--to", to, "--json")
+    assert cli(*words).code == 0
+    push_again(source, "zlib")
+    dry = cli(*words, "--check", "--prune", "--dry-run").json["plan"]
+    done = cli(*words, "--check", "--prune").json
+    assert (dry["prune"], done["plan"], done["done"]["pruned"]) == (1, dry, 1)
+
+
+@pytest.mark.parametrize("fixture", ["v3-signed", "v2-signed"])
+def test_no_empty_directory_stays_after_pruning(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "--all", source=FIXTURES / fixture, to=to).code == 0
+    for path in [*to.glob("v3/manifests/spec/*/*"), *to.glob("build_cache/*.spec.json*")]:
+        if "/zlib" not in str(path) and "-zlib-" not in path.name and "gcc-runtime" not in path.name:
+            path.unlink()
+    assert sync(cli, "zlib", "--prune", source=FIXTURES / fixture, to=to).code == 0
+    left = [path for path in to.glob("b*/**/*") if path.is_dir() and not list(path.iterdir())]
+    assert left == []
+
+
 def test_the_example_directory_is_untouched() -> None:
     assert not (EXAMPLES / "mirror" / ".cachefetch").exists()
 
@@ -746,3 +807,45 @@ def test_a_record_that_no_mirror_can_hold_stops_no_other(
     assert audit.code == 9, audit.err
     assert [(p["hash"], p["what"]) for p in audit.json["problems"]] == [(hash_, "bad-format")]
     assert cli("fetch", name, "-m", source, "--key", KEY).code == 6
+
+
+@pytest.mark.parametrize("fixture", ["v3-signed", "v2-signed"])
+def test_the_next_run_brings_lost_keys_and_their_list_again(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    to, source = tmp_path / "to", FIXTURES / fixture
+    assert sync(cli, "zlib", source=source, to=to).code == 0
+    before = files(to)
+    of_keys = [path for path in before if "/key/" in path or "_pgp" in path]
+    assert len(of_keys) == 2
+    for path in of_keys:
+        (to / path).unlink()
+        assert sync(cli, "zlib", source=source, to=to).code == 0
+        assert files(to) == before, path
+
+
+def test_the_next_run_brings_a_lost_index_of_layout_2_again(cli: Cli, tmp_path: Path) -> None:
+    to, source = tmp_path / "to", FIXTURES / "v2-signed"
+    assert sync(cli, "zlib", source=source, to=to).code == 0
+    before = files(to)
+    (to / "build_cache/index.json").unlink()
+    assert sync(cli, "zlib", source=source, to=to).code == 0
+    assert files(to) == before
+
+
+@pytest.mark.parametrize("fixture", ["v3-signed", "v2-signed"])
+def test_a_destination_in_its_source_or_around_it_is_refused(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    source = shutil.copytree(FIXTURES / fixture, tmp_path / "source")
+    for place in (source / "sub", source / "blobs/more"):
+        for spelling in (source, source.as_uri()):
+            done = sync(cli, "zlib", source=spelling, to=place)
+            assert (done.code, "lies in the source" in done.json["message"]) == (2, True)
+            assert not place.exists()
+    around = tmp_path / "around"
+    assert sync(cli, "zlib", source=source, to=around).code == 0
+    moved = around / "sub"
+    shutil.move(source, moved)
+    done = sync(cli, "zlib", source=moved, to=around)
+    assert (done.code, "holds the source" in done.json["message"]) == (2, True)
+    link = tmp_path / "link"
+    link.symlink_to(moved)
+    assert sync(cli, "zlib", source=moved, to=link / "deeper").code == 2
+    assert sync(cli, "zlib", source=moved, to=tmp_path / "sub").code == 0  # beside it, with the same name

@@ -40,7 +40,7 @@ from .plan import Listing, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ...resolver.index.writer import Lookup
@@ -167,14 +167,23 @@ class BuildCache(Destination):
         return (self._tarballs[stem], package.tarball.size), (spec, package.spec.size)
 
     def seal(self) -> str:
-        """Return a digest of names and sizes of all files."""
-        found = sorted(_walk(self.mirror, BUILD_CACHE))
+        """Return a digest of names and sizes of all files; whoever asks knows the digest of the index."""
+        found: list[tuple[str, int | None]] = sorted(_walk(self.mirror, BUILD_CACHE))
+        found.append((INDEX, files.size_or_none(os.path.join(self.mirror, INDEX))))
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+    def tidy(self) -> None:
+        """Directories are made for one package each: they go with it (`remove`)."""
 
     def begin(self) -> None:
         """Layout 2 has no file that tells it."""
 
-    def unnamed(self, listing: Listing, named: set[str]) -> tuple[dict[str, int], dict[str, str]]:
+    def unnamed(
+        self,
+        listing: Listing,
+        named: set[str],
+        anew: Container[str] = (),  # noqa: ARG002 -- a spec file names its tarball by its place
+    ) -> tuple[dict[str, int], dict[str, str]]:
         """Return the tarballs without a spec file, path -> size."""
         there = {path.rpartition("/")[2] for path in listing.manifests.values()}
         stems = {name.removesuffix(_SIGNED).removesuffix(_UNSIGNED) for name in there}

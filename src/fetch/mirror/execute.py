@@ -7,10 +7,8 @@ run loses at most the part of a blob that was under way (docs/sync.md).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 
 from anyio import to_thread
@@ -28,9 +26,8 @@ from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text
 from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
 from ..model import Source
-from ..payload import deliver
+from ..payload import Payload, deliver
 from ..quick import deliver_quickly
-from ..store import files
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
@@ -48,6 +45,7 @@ if TYPE_CHECKING:
 
     from ...resolver.index.writer import Lookup
     from ..model import Caveat, VerifiedPackage, Wanted
+    from ..payload import Delivered
     from ..session import Session
     from .build_cache import PublishedFiles
     from .destination import Destination
@@ -84,6 +82,8 @@ class Sync:
         self.problems: list[Problem] = list(job.missing)
         self.failed: set[str] = set()
         self.caveats: list[Caveat] = []
+        self.brought: dict[str, Delivered] = {}
+        self.lost: set[str] = set()
         self.damaged: dict[str, Problem] = {}
         self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
@@ -99,11 +99,15 @@ class Sync:
         if not self.how.dry_run:
             await to_thread.run_sync(self.to.clear)
         listing = await to_thread.run_sync(self.to.listing)
-        if self.how.check:
+        if self.how.check and self.how.copy:
             self.to.ask_again(stem_of(one) for one in self.job.wanted)
         known, rest = split_known(self.job.wanted, self.journal, listing, check=self.how.check)
+        if not self.how.copy:
+            rest = self._copied(rest, listing)
         try:
             packages = await self._prove(rest, any_known=bool(known))
+            if not self.how.copy:
+                packages = await to_thread.run_sync(self._brought, packages)
             signers = {row.key for row in known} | {package.key or "" for package in packages}
             published = await self._keys(signers - {""})
             plan = await self._plan(packages, known, published, listing)
@@ -119,6 +123,25 @@ class Sync:
         failures = unique(self.caveats)
         warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures)
         return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
+
+    def _copied(self, rest: Sequence[Wanted], listing: Listing) -> list[Wanted]:
+        """Return what some worker has published; the others are problems."""
+        absent = {n: _not_copied(one) for n, one in enumerate(rest) if stem_of(one) not in listing.manifests}
+        self._failed(rest, absent)
+        return [one for number, one in enumerate(rest) if number not in absent]
+
+    def _brought(self, packages: Sequence[VerifiedPackage]) -> list[VerifiedPackage]:
+        """Return the packages whose payload a worker brought whole; the others are problems, and will be taken away."""
+        errors: dict[int, CachefetchError] = {}
+        for number, package in enumerate(packages):
+            found = Payload(self.session, number + 1, package, []).ready()
+            if found is None:
+                errors[number] = _not_copied(package.wanted)
+                self.lost.add(stem_of(package.wanted))
+            else:
+                self.brought[stem_of(package.wanted)] = found
+        self._failed([package.wanted for package in packages], errors)
+        return [package for number, package in enumerate(packages) if number not in errors]
 
     async def _prove(self, rest: Sequence[Wanted], *, any_known: bool) -> list[VerifiedPackage]:
         found, errors = await prove_selection(self.session, self.to, rest, self.job.pins)
@@ -164,7 +187,11 @@ class Sync:
         prune: Mapping[str, int] = {}
         if self.how.prune:
             named = {name for package in packages for name, _ in self.to.names(package)}
-            prune, damaged = await unnamed(self.to, listing, named | set(published.blobs()))
+            # What the manifests name that are written anew is not named any more.
+            stems = {stem_of(package.wanted) for package in packages} | self.lost
+            anew = {path for stem, path in listing.manifests.items() if stem in stems}
+            anew.update(path for path, _ in published.files())
+            prune, damaged = await unnamed(self.to, listing, named | set(published.blobs()), anew)
             if self.how.dry_run:
                 self._damaged(damaged)
         plan = make_plan(packages, known, published.blobs(), listing.blobs, prune, self.to.names)
@@ -185,6 +212,8 @@ class Sync:
         }
         parts = sum(self.to.part_size(sha256) for sha256 in missing)
         await to_thread.run_sync(self.to.require_space, max(0, sum(missing.values()) - parts))
+        for stem in self.lost:
+            await to_thread.run_sync(self.to.forget, stem)
         for _, portion in portions(packages):
             errors = await self._bring(portion)
             self._failed([package.wanted for package in portion], errors)
@@ -196,15 +225,16 @@ class Sync:
             await to_thread.run_sync(self._finish, published, listing)
         if self.how.prune:
             await self._prune()
+        if self.how.finish:
+            await to_thread.run_sync(self.to.tidy)
 
     async def _bring(self, packages: Sequence[VerifiedPackage]) -> dict[int, CachefetchError]:
         """Bring payloads, publish manifests, record packages; return the errors by position."""
         quick = await deliver_quickly(self.session, packages) if self.how.copy else {}
 
         async def one(number: int, package: VerifiedPackage) -> None:
-            if not self.how.copy and self.to.locate(package.tarball.sha256) is None:
-                raise _not_copied(package)
-            delivered = quick.get(number) or await deliver(self.session, number + 1, package)
+            delivered = quick.get(number) or self.brought.get(stem_of(package.wanted))
+            delivered = delivered or await deliver(self.session, number + 1, package)
             row = await to_thread.run_sync(self._publish, delivered.package)
             self.caveats += delivered.warnings
             if delivered.origin == "network":
@@ -257,9 +287,7 @@ class Sync:
         self._damaged(damaged)
         self.journal.pruning(files_to_go.items())
         for path in files_to_go:
-            with files.store_errors(path), contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.to.mirror, path))
-                self.done["pruned"] += 1
+            self.done["pruned"] += self.to.remove(path)
 
 
 def write_index(
@@ -309,8 +337,7 @@ def write_index(
     to.write(blob_path(digest), text)
     to.write(INDEX_MANIFEST, manifest_text(INDEX_MEDIA_TYPE, digest, len(text)))
     if old and old != digest:
-        with files.store_errors(to.mirror), contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(to.mirror, blob_path(old)))
+        to.remove(blob_path(old))
     return damaged
 
 
@@ -362,8 +389,8 @@ def nodes_of_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str
     return {node.hash: (raw, document.format) for node, raw in zip(document.nodes, raws, strict=True)}
 
 
-def _not_copied(package: VerifiedPackage) -> CachefetchError:
+def _not_copied(wanted: Wanted) -> CachefetchError:
     return NotFoundError(
-        f"{package.wanted}: no worker has copied it",
+        f"{wanted}: no worker has copied it",
         hint="run the shard that failed again, then --publish",
     )

@@ -17,7 +17,7 @@ from .plan import is_complete, meets_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
     from typing import TypeVar
 
     from ..model import VerifiedPackage, Wanted
@@ -146,7 +146,7 @@ async def each(
 
 
 async def unnamed(
-    destination: Destination, listing: Listing, named: Iterable[str]
+    destination: Destination, listing: Listing, named: Iterable[str], anew: Container[str] = ()
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Return the blobs that no manifest of the destination names, and its damaged manifests; see `Destination.unnamed`.
 
@@ -154,5 +154,6 @@ async def unnamed(
         destination: a mirror.
         listing: its files.
         named: digests that are known to be named, by manifests that are not written yet.
+        anew: paths of the manifests that will be written anew: what they name now does not count.
     """
-    return await to_thread.run_sync(destination.unnamed, listing, set(named))
+    return await to_thread.run_sync(destination.unnamed, listing, set(named), anew)
