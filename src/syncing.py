@@ -590,9 +590,13 @@ async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool
         )
     from .fetch.mirror.repair import repair_mirror
 
-    repaired = await repair_mirror(lambda store: _session(engine, store), report, target, others)
+    repaired, lost = await repair_mirror(lambda store: _session(engine, store), report, target, others)
     after = await verify_mirror(session, target)
-    return replace(after, repaired=repaired, mended=max(0, len(report.problems) - len(after.problems)))
+    mended = max(0, len(report.problems) - len(after.problems))
+    # A package that is gone from manifests and index is told once more: nothing shows that it was there.
+    told = {problem.hash for problem in after.problems}
+    gone = [problem for problem in lost if problem.hash and problem.hash not in told]
+    return replace(after, repaired=repaired, mended=mended, problems=(*after.problems, *gone))
 
 
 def _session(engine: dict[str, Any], store: Store) -> Session:

@@ -232,7 +232,7 @@ def write_build_cache_index(
         if hash_ in manifests and hash_ not in held:
             if hash_ in listed:
                 held.add(hash_)
-            elif found := _from_spec_file(to, path):
+            elif found := nodes_of_spec_file(to, path):
                 nodes.update(found)
                 held.add(hash_)
             else:
@@ -242,7 +242,7 @@ def write_build_cache_index(
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
         found = lookup(hash_) or nodes.get(hash_)
         if found is None and hash_ in held and hash_ in manifests:
-            nodes.update(_from_spec_file(to, manifests[hash_]))
+            nodes.update(nodes_of_spec_file(to, manifests[hash_]))
             found = nodes.get(hash_)
         if found is not None:
             used[hash_] = found
@@ -274,7 +274,7 @@ def read_build_cache_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str,
     return nodes, held
 
 
-def _from_spec_file(to: BuildCache, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
+def nodes_of_spec_file(to: BuildCache, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Return the nodes of a spec file, {} when it or its tarball is not right."""
     try:
         document, _ = read_spec_file(to.read_file(path) or b"", path)
@@ -294,6 +294,15 @@ def read_spec_file(data: bytes, path: str) -> tuple[SpecDocument, str]:
     text = split_cleartext(data, what=path).text if is_signed(data) else data
     document = parse_spec(text, what=path)
     return document, tarball_digest(document, what=path)
+
+
+def place_of_spec_file(to: BuildCache, path: str) -> str:
+    """Return where a spec file belongs, that may stand elsewhere. Raises FormatError."""
+    data = to.read_file(path) or b""
+    document, _ = read_spec_file(data, path)
+    compiler = recorded_compiler(document.root, {node.hash: node for node in document.nodes}.get)
+    signed, unsigned = build_cache_spec_files(build_cache_stem(document.root, compiler))
+    return signed if is_signed(data) else unsigned
 
 
 def check_place(document: SpecDocument, compiler: tuple[str, str], path: str) -> None:

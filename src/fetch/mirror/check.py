@@ -232,6 +232,9 @@ class Audit:
                 raise
             self.notes["no_index"] = 1
             return False
+        except FormatError as error:
+            self._index_problem(INDEX_MANIFEST, error.code, error.message)
+            return False
         found = await self._read_index(INDEX_MANIFEST, data)
         if found is None:
             return False
@@ -450,7 +453,12 @@ class Audit:
             self._problem(one.hash, name if one.record else "index", code, message, path)
 
     def _identity(self, one: Checked) -> tuple[str, str, str] | None:
-        """Return (name, version, hash) of a damaged package: the index knows, where the document does not."""
+        """Return (name, version, hash) of a damaged package: the index knows, where the document does not.
+
+        A document in its place is bound to that; of a manifest in another place the index knows better.
+        """
+        if one.identity is not None and one.identity[2] == one.hash:
+            return one.identity
         node = self.records.node(one.hash)
         if node is not None:
             return node.name, node.version, node.hash
@@ -478,6 +486,9 @@ class Audit:
             # Spack lists keys when it writes an index: before that the list is not missing.
             if there and has_index:
                 self._no_key_list(KEY_INDEX_MANIFEST, there)
+            return
+        except FormatError as error:
+            self._problem("", "key", error.code, error.message, KEY_INDEX_MANIFEST)
             return
         names: list[str] = []
         try:
@@ -570,7 +581,17 @@ class Audit:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     async def _document(self, path: str, limit: int = 1 << 20) -> bytes:
-        return await self.session.document(self.source, join(self.source.url, path), limit, 0)
+        """Read a small file. Raises FormatError for what is there and no file, NotFoundError for nothing."""
+        try:
+            return await self.session.document(self.source, join(self.source.url, path), limit, 0)
+        except NotFoundError as error:
+            if self._is_there(path):
+                raise FormatError(error.message) from error
+            raise
+
+    def _is_there(self, path: str) -> bool:
+        """Tell whether something stands at a path of a directory that cannot be read as a file."""
+        return self.local is not None and os.path.lexists(os.path.join(self.local, path))
 
     async def _blob(self, ref: BlobRef, limit: int) -> bytes:
         if ref.size > limit:

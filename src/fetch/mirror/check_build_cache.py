@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from anyio import to_thread
 
-from ...errors import CachefetchError, DigestError, FormatError, NotFoundError
+from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError
 from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import is_fingerprint
 from ...resolver.index.readers.places import (
@@ -63,6 +63,9 @@ class BuildCacheAudit(Audit):
             self.notes["no_index"] = 1
             await self._lost_index()
             return False
+        except FormatError as error:
+            self._index_problem(INDEX, error.code, error.message)
+            return False
         try:
             self.named[INDEX] = len(body)
             self.records = await to_thread.run_sync(Records, body)
@@ -85,6 +88,9 @@ class BuildCacheAudit(Audit):
         except NotFoundError:
             self.odd.remark(HASH, ["it does not exist: Spack reads the whole index each time"])
             return
+        except FormatError as error:
+            self._index_problem(HASH, error.code, error.message)
+            return
         if promised != digest:
             message = f"{HASH} promises sha256 {promised:.64}, {INDEX} has {digest}: one of them is old"
             self.problems.append(Problem("", "index", "digest-mismatch", message, (), HASH))
@@ -104,7 +110,10 @@ class BuildCacheAudit(Audit):
         return build_cache_spec_files(stem)[self.source.policy.mode == "none"]
 
     def _read(self, data: bytes, path: str) -> tuple[tuple[str, str, str], str, str]:
-        """Return identity, tarball path and its sha256, of a spec file that meets the policy and its place."""
+        """Return identity, tarball path and its sha256, of a spec file that meets the policy and its place.
+
+        An index record that describes another build is reported.
+        """
         source, now = self.source, self.session.clockwork.now()
         text = check_signature(
             source.policy,
@@ -119,10 +128,13 @@ class BuildCacheAudit(Audit):
         nodes = {node.hash: node for node in document.nodes}
         compiler = recorded_compiler(root, lambda hash_: self.records.node(hash_) or nodes.get(hash_))
         check_place(document, compiler, path)
+        identity = (root.name, root.version, root.hash)
         indexed = self.records.node(root.hash)
         if indexed is not None:
-            check_index_node(document, indexed, what=path)
-        identity = (root.name, root.version, root.hash)
+            try:
+                check_index_node(document, indexed, what=path)
+            except BindingError as error:
+                self._wrong(path, identity, (INDEX, error.code, error.message))
         return identity, build_cache_tarball(root, compiler), tarball_digest(document, what=path)
 
     async def _examine(self, items: Sequence[Item]) -> None:
@@ -214,6 +226,9 @@ class BuildCacheAudit(Audit):
         except NotFoundError:
             if there and has_index:
                 self._no_key_list(KEYS, there)
+            return
+        except FormatError as error:
+            self._problem("", "key", error.code, error.message, KEYS)
             return
         names: list[str] = []
         try:

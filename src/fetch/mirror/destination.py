@@ -49,7 +49,8 @@ _INDEXES = INDEX_MANIFEST.rpartition("/")[0]
 #: Where manifests of keys are, and what their names end in, behind the fingerprint.
 KEYS = KEY_INDEX_MANIFEST.rpartition("/")[0]
 KEY_SUFFIX = ".key.manifest.json"
-_SHA256_LENGTH = 64
+#: Characters of the name of a blob.
+SHA256_LENGTH = 64
 #: Seconds between two looks at the lease of another process, where the file system has no locks.
 _LEASE_POLL_S = 1.0
 
@@ -111,6 +112,17 @@ class Destination(Store):
             while (path := os.path.dirname(path)) and "/" in path:
                 os.rmdir(os.path.join(self.mirror, path))
         return True
+
+    def displace(self, path: str) -> None:
+        """Move what stands at a path of the mirror, file or directory, out of the mirror: below ``.cachefetch``."""
+        place = os.path.join(self.own, "displaced", path)
+        number = 1
+        while os.path.lexists(place):
+            number += 1
+            place = f"{os.path.join(self.own, 'displaced', path)}.{number}"
+        with files.store_errors(path):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.rename(os.path.join(self.mirror, path), place)
 
     def tidy(self) -> None:
         """Remove the directories of blobs that are empty. Nobody else may be writing."""
@@ -179,9 +191,9 @@ class Destination(Store):
     def write(self, path: str, data: bytes) -> bool:
         """Write a file of the mirror atomically; False when it was there with the same bytes."""
         path = os.path.join(self.mirror, path)
-        if files.read_or_none(path) == data:
-            return False
         with files.store_errors(path):
+            if files.read_or_none(path) == data:
+                return False
             files.require_space(path, len(data))
             name = f"write-{os.getpid()}-{threading.get_ident():x}.part"
             files.write_atomic(os.path.join(self.own, "partial", name), path, data)
@@ -200,7 +212,7 @@ class Destination(Store):
         """Remove what stands in the place of a blob and is no file, such as a FIFO: nothing could be written there."""
         with files.store_errors(self.mirror):
             for path in list_no_files(os.path.join(self.mirror, "blobs", "sha256")):
-                if len(os.path.basename(path)) == _SHA256_LENGTH:
+                if len(os.path.basename(path)) == SHA256_LENGTH:
                     os.unlink(path)
 
     def names(self, package: VerifiedPackage) -> tuple[tuple[str, int], tuple[str, int]]:
@@ -364,7 +376,7 @@ def list_blobs(mirror: str) -> dict[str, int]:
                     os.scandir(os.path.join(base, prefix)) as entries,
                 ):
                     for entry in entries:
-                        if len(entry.name) == _SHA256_LENGTH and entry.name.startswith(prefix):
+                        if len(entry.name) == SHA256_LENGTH and entry.name.startswith(prefix):
                             found[entry.name] = entry.stat().st_size
     return found
 
@@ -391,7 +403,7 @@ def blob_names(mirror: str) -> Iterator[str]:
         for prefix in _names(base):
             if len(prefix) == 2:
                 for name in _names(os.path.join(base, prefix)):
-                    if len(name) == _SHA256_LENGTH and name.startswith(prefix):
+                    if len(name) == SHA256_LENGTH and name.startswith(prefix):
                         yield name
 
 

@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any
 
+    from ...resolver.index.readers.manifest import BlobRef
     from ...resolver.index.writer import Lookup
     from ..model import Caveat, VerifiedPackage, Wanted
     from ..payload import Delivered
     from ..session import Session
+    from ..verify.binding import SpecDocument
     from .build_cache import PublishedFiles
     from .destination import Destination
     from .journal import Journal
@@ -63,6 +65,7 @@ class How:
         prune: remove blobs that no manifest names.
         finish: write keys and index at the end; False for a shard worker.
         copy: False copies no package (the last step after shard workers): what is missing is a problem.
+        tolerant: that no package can be proven is no error: there is other work, too.
     """
 
     dry_run: bool = False
@@ -70,6 +73,7 @@ class How:
     prune: bool = False
     finish: bool = True
     copy: bool = True
+    tolerant: bool = False
 
 
 class Sync:
@@ -105,7 +109,7 @@ class Sync:
         if not self.how.copy:
             rest = self._copied(rest, listing)
         try:
-            packages = await self._prove(rest, any_known=bool(known))
+            packages = await self._prove(rest, any_known=bool(known) or self.how.tolerant)
             if not self.how.copy:
                 packages = await to_thread.run_sync(self._brought, packages)
             signers = {row.key for row in known} | {package.key or "" for package in packages}
@@ -369,20 +373,33 @@ def _index_digest(to: Destination) -> str | None:
         return None
 
 
+def read_document(to: Destination, path: str) -> tuple[SpecDocument, BlobRef]:
+    """Return the spec document of a manifest whose signature does not matter here, and its tarball.
+
+    Raises:
+        CachefetchError: manifest or spec document are not right.
+    """
+    data = to.read_file(path) or b""
+    text = split_cleartext(data, what=path).text if is_signed(data) else data
+    manifest = parse_manifest(text, what=path)
+    ref, tarball = manifest.spec(), manifest.tarball()
+    return read_spec_blob(to.read(ref.sha256, ref.size) or b"", ref, what=path), tarball
+
+
+def place_of(document: SpecDocument) -> str:
+    """Return where the manifest of a package belongs. Raises FormatError."""
+    root = document.root
+    return spec_manifest_path(root.name, root.version, root.hash)
+
+
 def nodes_of_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str, Any], int]]:
     """Return the nodes of a package's own spec document, {} when manifest or blobs are not right."""
     try:
-        data = to.read_file(path) or b""
-        text = split_cleartext(data, what=path).text if is_signed(data) else data
-        manifest = parse_manifest(text, what=path)
-        ref, tarball = manifest.spec(), manifest.tarball()
-        document = read_spec_blob(to.read(ref.sha256, ref.size) or b"", ref, what=path)
+        document, tarball = read_document(to, path)
     except CachefetchError:
         return {}
-    root, place = document.root, to.locate(tarball.sha256)
-    if place is None or place.size != tarball.size:
-        return {}
-    if spec_manifest_path(root.name, root.version, root.hash) != path:
+    place = to.locate(tarball.sha256)
+    if place is None or place.size != tarball.size or place_of(document) != path:
         return {}
     entries: Any = document.raw["spec"]
     raws = entries if isinstance(entries, list) else entries["nodes"]

@@ -1,38 +1,46 @@
-"""Repair a mirror directory: fetch what an audit found damaged, and nothing else."""
+"""Repair a mirror directory: put right what stands wrongly, fetch what an audit found damaged, and nothing else."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 
 from anyio import to_thread
 
-from ...errors import FormatError
+from ...errors import CachefetchError, FormatError
+from ...resolver.index.readers.manifest import INDEX_MANIFEST
 from ...resolver.index.readers.nodes import node_from_dict
 from ...resolver.index.readers.places import recorded_compiler
+from ...resolver.index.readers.v2 import INDEX
 from ..layouts import V2
 from ..model import Source, Wanted
-from .build_cache import BuildCache, read_build_cache_index
-from .check import wanted_repairs
+from ..store import files
+from .build_cache import BuildCache, nodes_of_spec_file, place_of_spec_file, read_build_cache_index
+from .check import MISPLACED, wanted_repairs
 from .check_build_cache import is_build_cache
-from .destination import Destination, list_manifests, locked
-from .execute import How, Sync, nodes_of_document, read_own_index
+from .destination import SHA256_LENGTH, Destination, locked
+from .execute import How, Sync, nodes_of_document, place_of, read_document, read_own_index
 from .inventory import stem_of
 from .journal import Journal
 from .plan import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from ...resolver.index.writer import Lookup
     from ...resolver.model import Node
     from ..session import Session
     from ..store.cas import Store
     from .check import VerifyReport
+    from .plan import Problem
 
     Found = tuple[Mapping[str, Any], int]
+
+#: Codes of problems that a file in a wrong place, or with the content of another one, has.
+_ELSEWHERE = (MISPLACED, "binding-mismatch")
+_MANIFESTS = (".spec.manifest.json", ".spec.json", ".spec.json.sig")
 
 
 async def repair_mirror(
@@ -40,12 +48,15 @@ async def repair_mirror(
     report: VerifyReport,
     target: Source,
     others: Sequence[Source],
-) -> int:
-    """Fetch the damaged packages from `others`, and write keys and index again; return the number of packages.
+) -> tuple[int, tuple[Problem, ...]]:
+    """Put manifests where they belong, fetch the damaged packages from `others`, and write keys and index again.
 
-    What is right stays: only the damaged file is fetched. The index keeps listing what it listed. A mirror of layout 2
-    is repaired from others of layout 2; a package that its index does not describe cannot be found there, and stays as
-    it is.
+    What is right stays: only the damaged file is fetched. The index keeps listing what it listed and is there. What
+    stands in the way is moved to ``.cachefetch/displaced``. A mirror of layout 2 is repaired from others of layout 2;
+    a package of it that neither its index nor its spec file describes cannot be found there, and stays as it is.
+
+    Returns:
+        The number of packages that are right now, and what could not be had.
 
     Raises:
         StoreError: the mirror cannot be written, or a sync works on it.
@@ -57,52 +68,120 @@ async def repair_mirror(
     with locked(destination):
         journal = Journal(destination.own)
         try:
-            nodes, _ = (
-                read_build_cache_index(destination)
-                if isinstance(destination, BuildCache)
-                else read_own_index(destination)
-            )
-            damaged = wanted_repairs(report)
-            wanted = tuple(
-                _described(damaged, tuple(others), nodes)
-                if old
-                else (Wanted(name, version, hash_, tuple(others)) for name, version, hash_ in damaged)
-            )
+            await to_thread.run_sync(_put_right, destination, report)
+            nodes = _Nodes(destination, report)
+            wanted = tuple(_wanted(report, tuple(others), nodes, described=old))
             journal.drop([stem_of(one) for one in wanted])
             for one in wanted:
                 destination.expect(stem_of(one), one)
-            lookup = nodes.get if old else _lookup(report, destination, nodes)
-            job = Job(wanted, tuple(others), {}, (), lookup)
-            done = await Sync(session_for(destination), destination, journal, job, How()).run()
+            job = Job(wanted, tuple(others), {}, (), nodes.find)
+            how = How(tolerant=True)
+            done = await Sync(session_for(destination), destination, journal, job, how).run()
         finally:
             await to_thread.run_sync(journal.close)
-    return done.done["packages"]
+    return done.done["packages"], done.problems
 
 
-def _described(
-    damaged: Iterable[tuple[str, str, str]], others: tuple[Source, ...], nodes: Mapping[str, Found]
+def _wanted(
+    report: VerifyReport, others: tuple[Source, ...], nodes: _Nodes, *, described: bool
 ) -> Iterator[Wanted]:
-    """Yield packages of layout 2 with their nodes, which their paths are made of."""
-
-    def node_of(hash_: str) -> Node | None:
-        raw, specfile = nodes.get(hash_, ({}, 0))
-        return node_from_dict(raw, hash=hash_, specfile=specfile) if raw else None
-
-    for name, version, hash_ in damaged:
+    """Yield the packages to fetch; those of layout 2 with their nodes, which their paths are made of."""
+    for name, version, hash_ in wanted_repairs(report):
+        if not described:
+            yield Wanted(name, version, hash_, others)
+            continue
         with suppress(FormatError):
-            node = node_of(hash_)
+            node = nodes.node(hash_)
             if node is not None:
-                yield Wanted(name, version, hash_, others, node, recorded_compiler(node, node_of))
+                compiler = recorded_compiler(node, nodes.node)
+                yield Wanted(node.name, node.version, hash_, others, node, compiler)
 
 
-def _lookup(report: VerifyReport, to: Destination, nodes: Mapping[str, Found]) -> Lookup:
-    """Return the node of a DAG hash: of a package that the index describes wrongly from its own spec document."""
-    wrong = {problem.hash for problem in report.problems if problem.path == to.index_path}
-    manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()} if wrong else {}
+class _Nodes:
+    """The nodes of the packages: those of the index, and of the packages' own documents where that is wrong."""
 
-    def find(hash_: str) -> Found | None:
-        if hash_ in wrong and hash_ in manifests:
-            return nodes_of_document(to, manifests[hash_]).get(hash_) or nodes.get(hash_)
-        return nodes.get(hash_)
+    def __init__(self, to: Destination, report: VerifyReport) -> None:
+        self._to = to
+        self._wrong = {problem.hash for problem in report.problems if problem.path in (INDEX_MANIFEST, INDEX)}
+        reading = read_build_cache_index(to) if isinstance(to, BuildCache) else read_own_index(to)
+        self._listed = reading[0]
+        self._documents: dict[str, Found] | None = None
 
-    return find
+    def find(self, hash_: str) -> Found | None:
+        """Return a node as it is written, and its specfile version."""
+        if hash_ in self._listed and hash_ not in self._wrong:
+            return self._listed[hash_]
+        if hash_ in self._wrong and (found := self._all().get(hash_)):
+            return found
+        return self._listed.get(hash_)
+
+    def node(self, hash_: str) -> Node | None:
+        """Return a node. Raises FormatError."""
+        found = self.find(hash_)
+        return node_from_dict(found[0], hash=hash_, specfile=found[1]) if found else None
+
+    def _all(self) -> dict[str, Found]:
+        """Return the nodes of all documents, a package's own before what others say of it; read once."""
+        if self._documents is None:
+            self._documents = {}
+            to = self._to
+            for stem, path in to.listing().manifests.items():
+                made = (
+                    nodes_of_spec_file(to, path)
+                    if isinstance(to, BuildCache)
+                    else nodes_of_document(to, path)
+                )
+                for hash_, found in made.items():
+                    if hash_ == stem[-32:]:
+                        self._documents[hash_] = found
+                    else:
+                        self._documents.setdefault(hash_, found)
+        return self._documents
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def _put_right(to: Destination, report: VerifyReport) -> None:
+    """Move what stands in the place of a file, and manifests that stand elsewhere than where they belong."""
+    for path in sorted(
+        {problem.path for problem in report.problems if problem.path}.union(_blob_directories(to))
+    ):
+        place = os.path.join(to.mirror, path)
+        if os.path.lexists(place) and not os.path.isfile(place):
+            to.displace(path)
+    for problem in report.problems:
+        if problem.what in _ELSEWHERE and problem.path.endswith(_MANIFESTS):
+            _to_its_place(to, problem.path)
+
+
+def _blob_directories(to: Destination) -> list[str]:
+    """Return the directories in the place of a blob: of some, such as the index, no problem has the path."""
+    base = os.path.join(to.mirror, "blobs", "sha256")
+    found = [os.path.join(place, name) for place, names, _ in os.walk(base) for name in names]
+    return [
+        os.path.relpath(path, to.mirror) for path in found if len(os.path.basename(path)) == SHA256_LENGTH
+    ]
+
+
+def _to_its_place(to: Destination, path: str) -> None:
+    """Move a manifest to where it belongs, out of the mirror when there is another one, or nobody can read it."""
+    place = os.path.join(to.mirror, path)
+    if not os.path.isfile(place):
+        return
+    try:
+        right = (
+            place_of_spec_file(to, path)
+            if isinstance(to, BuildCache)
+            else place_of(read_document(to, path)[0])
+        )
+    except CachefetchError:
+        right = ""
+    if right == path:
+        return
+    target = os.path.join(to.mirror, right)
+    if not right or os.path.lexists(target):
+        to.displace(path)
+        return
+    with files.store_errors(path):
+        files.rename(place, target)

@@ -1,0 +1,157 @@
+"""`cachefetch verify --repair` puts right whatever stands wrongly, and what it moves away is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.functional.conftest import FIXTURES, KEY, Done
+from tests.functional.test_sync import files
+from tests.functional.test_verify import INDEX, blob_of, index_blob, manifest_of
+from tests.functional.test_verify_formats import change_index, first_record, rewrite
+
+Cli = Callable[..., Done]
+SOURCE = {"v3": FIXTURES / "v3-signed", "v2": FIXTURES / "v2-signed"}
+HASH_AT = slice(-51, -19)  # in NAME-VERSION-HASH.spec.manifest.json
+
+
+def copy_of(source: Path, to: Path) -> Path:
+    shutil.copytree(source, to)
+    for path in [to, *to.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (to / "EXPECTED.json").unlink()
+    return to
+
+
+def made_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "something").write_text("of somebody")
+
+
+def made_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def move(path: Path, to: Path) -> None:
+    to.parent.mkdir(exist_ok=True)
+    path.rename(to)
+
+
+def zlib(mirror: Path) -> Path:
+    return manifest_of(mirror, "zlib")
+
+
+def another_hash(path: Path) -> Path:
+    return path.with_name(path.name.replace(path.name[HASH_AT], "a" * 32))
+
+
+def no_version(database: Any) -> None:
+    """Damage the record of an external node, which has no document of its own."""
+    next(r for r in database["installs"].values() if "external" in r["spec"])["spec"]["version"] = {}
+
+
+def old_spec(mirror: Path) -> Path:
+    return sorted(mirror.glob("build_cache/*-zlib-*.spec.json.sig"))[0]
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "v3 directory for a tarball": lambda m: made_directory(blob_of(m, zlib(m), ".install.")),
+    "v3 fifo for a tarball": lambda m: made_fifo(blob_of(m, zlib(m), ".install.")),
+    "v3 directory for a spec document": lambda m: made_directory(blob_of(m, zlib(m), ".spec.")),
+    "v3 directory for a manifest": lambda m: made_directory(zlib(m)),
+    "v3 directory for the index manifest": lambda m: made_directory(m / INDEX),
+    "v3 directory for the index": lambda m: made_directory(index_blob(m)),
+    "v3 directory for the layout": lambda m: made_directory(m / "v3/layout.json"),
+    "v3 directory for a key": lambda m: made_directory(next(m.glob("v3/manifests/key/*.key.*"))),
+    "v3 directory for the list of keys": lambda m: made_directory(m / "v3/manifests/key/keys.manifest.json"),
+    "v3 manifest with another version": lambda m: move(
+        zlib(m), zlib(m).with_name(zlib(m).name.replace("zlib-", "zlib-9", 1))
+    ),
+    "v3 manifest with another hash": lambda m: move(zlib(m), another_hash(zlib(m))),
+    "v3 manifest in another folder": lambda m: move(zlib(m), m / "v3/manifests/spec/zzz" / zlib(m).name),
+    "v3 manifest twice": lambda m: shutil.copy(zlib(m), another_hash(zlib(m))),
+    "v3 record with another name": lambda m: change_index(
+        m, lambda d: first_record(d)["spec"].update(name="zlibx")
+    ),
+    "v3 record with another version": lambda m: change_index(
+        m, lambda d: first_record(d)["spec"].update(version="9.9")
+    ),
+    "v3 record with nothing": lambda m: change_index(m, lambda d: first_record(d).update(spec={})),
+    "v3 record of an external node": lambda m: change_index(m, no_version),
+    "v2 directory for a spec file": lambda m: made_directory(old_spec(m)),
+    "v2 directory for a tarball": lambda m: made_directory(next(m.rglob("*-zlib-*.spack"))),
+    "v2 directory for the index": lambda m: made_directory(m / "build_cache/index.json"),
+    "v2 directory for the digest of the index": lambda m: made_directory(m / "build_cache/index.json.hash"),
+    "v2 directory for a key": lambda m: made_directory(next(m.rglob("*.pub"))),
+    "v2 directory for the list of keys": lambda m: made_directory(m / "build_cache/_pgp/index.json"),
+    "v2 spec file with another version": lambda m: move(
+        old_spec(m), old_spec(m).with_name(old_spec(m).name.replace("-zlib-", "-zlib-9", 1))
+    ),
+    "v2 spec file in another folder": lambda m: move(old_spec(m), m / "build_cache/sub" / old_spec(m).name),
+    "v2 record with another name": lambda m: rewrite(
+        m, lambda d: first_record(d)["spec"].update(name="zlibx")
+    ),
+    "v2 record with another version": lambda m: rewrite(
+        m, lambda d: first_record(d)["spec"].update(version="9.9")
+    ),
+    "v2 record with another variant": lambda m: rewrite(
+        m, lambda d: first_record(d)["spec"]["parameters"].update(shared="none")
+    ),
+    "v2 record with nothing": lambda m: rewrite(m, lambda d: first_record(d).update(spec={})),
+}
+
+
+def content(mirror: Path, layout: str) -> tuple[dict[str, bytes], Any]:
+    """Return the files but the index, which is written in an order of our own, and the records."""
+    found = files(mirror)
+    if layout == "v3":
+        text = found.pop(str(index_blob(mirror).relative_to(mirror)))
+        del found[INDEX]
+        source = SOURCE["v3"]  # the index of before stays where nothing tells that it was one
+        found.pop(str(index_blob(source).relative_to(source)), None)
+    else:
+        text = found.pop("build_cache/index.json")
+        del found["build_cache/index.json.hash"]
+    return found, json.loads(text)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_it_is_repaired(cli: Cli, tmp_path: Path, damage: str) -> None:
+    layout = damage[:2]
+    mirror = copy_of(SOURCE[layout], tmp_path / "mirror")
+    DAMAGE[damage](mirror)
+    assert cli("verify", mirror, "--key", KEY, "--json").code == 9
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE[layout], "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert content(mirror, layout) == content(copy_of(SOURCE[layout], tmp_path / "whole"), layout)
+    if "directory for" in damage:
+        kept = [path.read_text() for path in mirror.rglob(".cachefetch/displaced/**/something")]
+        assert kept == ["of somebody"]
+
+
+def test_a_package_that_nobody_has_is_told_although_the_index_is_right_again(
+    cli: Cli, tmp_path: Path
+) -> None:
+    mirror = copy_of(SOURCE["v3"], tmp_path / "mirror")
+    ghost = "c" * 32
+
+    def add(database: Any) -> None:
+        record = json.loads(json.dumps(first_record(database)))
+        record["spec"].update(name="ghost", hash=ghost)
+        database["installs"][ghost] = record
+
+    change_index(mirror, add)
+    words = ("verify", mirror, "--key", KEY, "--json")
+    done = cli(*words, "--repair", "--from", SOURCE["v3"])
+    assert (done.code, done.json["status"]) == (9, "damaged")
+    assert [(p["name"], p["hash"], p["what"]) for p in done.json["problems"]] == [
+        ("ghost", ghost, "not-found")
+    ]
+    assert cli(*words).code == 0  # what is there is right
