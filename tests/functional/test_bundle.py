@@ -81,6 +81,8 @@ def test_only_the_difference_is_carried_and_the_result_is_that_of_a_direct_sync(
     assert sync(cli, "hdf5", source=SIGNED, to=direct).code == 0
     assert files(there) == files(direct)
     assert verified(cli, there)["status"] == "ok"
+    # The index blobs of before were removed, with the directories that they were alone in.
+    assert [path for path in (there / "blobs").rglob("*") if path.is_dir() and not any(path.iterdir())] == []
 
 
 def test_a_bundle_of_what_changed_needs_the_one_before(cli: Cli, tmp_path: Path) -> None:
