@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,3 +64,19 @@ def host(
 
 
 DEBIAN = host("linux", "debian12", "x86_64_v3", "glibc@2.36", "gcc@12.2.0")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """Return a directory on a file system of 400 KiB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "cachefetch-test", str(where)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)

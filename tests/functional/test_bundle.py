@@ -469,6 +469,52 @@ def test_an_import_that_was_killed_goes_on(cli: Cli, tmp_path: Path) -> None:
     assert files(tmp_path / "to") == files(tmp_path / "direct")
 
 
+def test_an_export_that_was_killed_leaves_whole_volumes_and_goes_on(
+    cli: Cli, tmp_path: Path, volumes: list[Path]
+) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / ".dev"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    to, size = tmp_path / "again" / "all.bundle", ("--volume-size", SIZE)
+    words = ["bundle", "export", "--from", str(SIGNED), "--to", str(to), *size, "-q"]
+    command = [sys.executable, "-m", "cachefetch", *words]
+    for number in (1, 2, 3):
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        part = to.with_name(f"all.00{number}.bundle.part")
+        while process.poll() is None and not part.exists():
+            pass
+        process.kill()
+        process.wait()
+        for volume in to.parent.glob("*.bundle"):
+            assert volume.read_bytes() == (volumes[0].parent / volume.name).read_bytes()
+    exported(cli, SIGNED, to, *size)
+    assert [path.read_bytes() for path in sorted(to.parent.iterdir())] == [v.read_bytes() for v in volumes]
+
+
+def test_a_full_disk_stops_export_and_import_and_both_go_on(
+    cli: Cli, tmp_path: Path, volumes: list[Path], small_disk: Path
+) -> None:
+    def resize(size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+
+    resize("900k")
+    words = ("--from", SIGNED, "--to", small_disk / "all.bundle", "--volume-size", SIZE, "--json")
+    full = cli("bundle", "export", *words)
+    assert (full.code, full.json["context"]["reason"], "all.003" in full.err) == (10, "disk-full", True)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["all.001.bundle", "all.002.bundle"]
+    resize("20m")
+    assert cli("bundle", "export", *words).json["kept"] == 2
+    assert [path.read_bytes() for path in sorted(small_disk.iterdir())] == [v.read_bytes() for v in volumes]
+
+    to = small_disk / "to"
+    resize("1700k")
+    full = cli("bundle", "import", volumes[0].parent, "--key", KEY, "--to", to, "--json")
+    assert (full.code, full.json["context"]["reason"]) == (10, "disk-full")
+    assert verified(cli, to)["problems"] == []
+    resize("20m")
+    imported(cli, volumes[0].parent, "--to", to)
+    assert sync(cli, "--all", source=SIGNED, to=tmp_path / "direct").code == 0
+    assert files(to) == files(tmp_path / "direct")
+
+
 def test_a_damaged_source_blob_is_never_exported(cli: Cli, tmp_path: Path) -> None:
     source = shutil.copytree(MIRROR, tmp_path / "source")
     blob, _ = tarball_of(source, "openssl")

@@ -686,22 +686,6 @@ def test_the_example_directory_is_untouched() -> None:
     assert not (EXAMPLES / "mirror" / ".cachefetch").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """Return a directory on a file system of 400 KiB."""
-    where = tmp_path / "small"
-    where.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "cachefetch-test", str(where)]
-    try:
-        done = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if done.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
-
-
 def test_a_full_disk_leaves_a_valid_mirror_and_the_rerun_copies_the_rest(
     cli: Cli, tmp_path: Path, small_disk: Path
 ) -> None:
