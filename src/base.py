@@ -24,6 +24,7 @@ from .errors import (
     ResolutionError,
     StoreError,
     UsageError,
+    cannot_write,
 )
 from .pins import Pin, find_pins
 from .recall import exists_noting, is_askable, keep, question, recall
@@ -417,11 +418,7 @@ def _remember(path: str, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}",
-            hint="free some space, or point XDG_CACHE_HOME to a writable directory",
-            context={"path": path},
-        ) from error
+        raise cannot_write(path, path, error, cache=True) from error
 
 
 def is_local(url: str) -> bool:

@@ -264,6 +264,10 @@ class Client(Base):
         """See `AsyncClient.bundle_import`."""
         return self._portal.call(partial(self._async.bundle_import, to, receipt=receipt))
 
+    def network_problems(self) -> tuple[str, ...]:
+        """See `AsyncClient.network_problems`."""
+        return self._async.network_problems()
+
     def bundle_verify(self) -> tuple[BundleReport, ...]:
         """See `AsyncClient.bundle_verify`."""
         return self._portal.call(self._async.bundle_verify)

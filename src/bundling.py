@@ -8,7 +8,7 @@ import shutil
 import time
 
 from .config import absolute
-from .errors import StoreError, UsageError
+from .errors import UsageError, cannot_write
 from .values import changed, frozen
 
 TYPE_CHECKING = False
@@ -310,4 +310,4 @@ def _write(path: str, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}", context={"path": path}) from error
+        raise cannot_write(f"the receipt {path}", path, error) from error

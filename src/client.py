@@ -21,7 +21,9 @@ from .errors import (
     HostError,
     MissingError,
     NetworkError,
+    NoMatchError,
     NotFoundError,
+    NoUsableMirrorError,
     PolicyError,
     UsageError,
 )
@@ -203,6 +205,7 @@ class AsyncClient(Base):
         if here is not None:
             return here
         _require_directory(to)
+        _require_adoptable(adopt)
         engine = self._engine()
         wanted = await self._locked_wanted(lock, facts, engine)
         receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
@@ -393,6 +396,7 @@ class AsyncClient(Base):
             host: as for `resolve`.
             to: directory that gets ``NAME-VERSION-HASH.spack`` for every package; None leaves them in the store.
             adopt: directory with payloads that other tools fetched by a plan; they are verified and taken over.
+                It must exist.
             deps: False fetches the roots alone.
             unify, requirements, prereleases: as for `resolve`.
 
@@ -404,6 +408,7 @@ class AsyncClient(Base):
         from .fetch.execute import fetch_items
 
         _require_directory(to)
+        _require_adoptable(adopt)
         engine = self._engine()
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
@@ -528,8 +533,12 @@ class AsyncClient(Base):
     ) -> tuple[tuple[Wanted, ...], tuple[VerifiedPackage, ...]]:
         """Prove packages that are named in full, at whatever mirror has them.
 
-        No index is read, but where nobody has them and there may be a mirror of layout 2: there a package's file names
-        are made of more than name, version and hash.
+        No index is read, but where nobody has them: there may be a mirror of layout 2, where a package's file names
+        are made of more than name, version and hash; or a mirror may have the hash under another name.
+
+        Raises:
+            NoMatchError: a mirror has one of the hashes, as another version or package.
+            MissingError: no mirror has one of them.
         """
         from .fetch.execute import prove_items
 
@@ -537,10 +546,15 @@ class AsyncClient(Base):
         mirrors = wanted[0].sources if wanted else ()
         try:
             return wanted, await prove_items(wanted, **engine)
-        except MissingError:
+        except MissingError as error:
             if all(source.layout == "oci" for source in mirrors):
                 raise
-            sources = await self._alone(self._open_steps)
+            try:
+                sources = await self._alone(self._open_steps)
+            except NoUsableMirrorError:
+                raise error from None
+            if other := _other_names(names, sources):
+                raise other from error
             if "v2" not in sources.layouts().values():
                 raise
         mirrors = tuple(self._delivery(sources).values())
@@ -817,6 +831,10 @@ class AsyncClient(Base):
         config = self.options.config
         return Store(config.store_dir, site=config.site, own=config.notes_dir)
 
+    def network_problems(self) -> tuple[str, ...]:
+        """Say what of the certificates, files and variables that the configuration names cannot be used."""
+        return self._network().problems()
+
     def _network(self) -> Network:
         """Return the certificates and credentials of the configuration."""
         from .fetch.network import Credential, Network
@@ -914,6 +932,33 @@ def _require_directory(path: str | None) -> None:
         raise UsageError(
             f"{path} is not a directory", hint="the packages go into a directory, which is made when missing"
         )
+
+
+def _require_adoptable(path: str | None) -> None:
+    if path is not None and not os.path.isdir(path):
+        raise UsageError(
+            f"there is no directory {path} to take payloads from",
+            hint="name the directory into which the other tool fetched what `fetch --plan` wrote down",
+        )
+
+
+def _other_names(names: Sequence[tuple[str, str, str]], sources: Sources) -> NoMatchError | None:
+    """Return the error for hashes that the mirrors have under another name or version, None where there is none."""
+    for name, version, hash_ in names:
+        record = sources.specs.record(hash_)
+        if (
+            record is None
+            or not record.has_binary
+            or (record.node.name, record.node.version) == (name, version)
+        ):
+            continue
+        held = f"{record.node.name}@{record.node.version}"
+        return NoMatchError(
+            f"{name}@{version}/{hash_[:7]}: {', '.join(record.mirrors)} has {held} under this hash",
+            hint=f"cachefetch fetch {record.node.name}@={record.node.version}/{hash_}",
+            context={"want": {"name": name, "version": version, "hash": hash_}, "have": held},
+        )
+    return None
 
 
 @frozen

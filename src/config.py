@@ -363,6 +363,7 @@ def mirror_from_table(name: str, entry: Any, path: str) -> Mirror:
     if not isinstance(view, str) or "/" in view or view in (".", "..") or not view.isprintable():
         raise ConfigError(f"{path}: mirrors.{name}.view must be the name of a view")
     try:
+        check_scheme(url)
         location = absolute(url)
     except UsageError as error:
         raise ConfigError(f"{path}: mirrors.{name}.url: {error.message}", hint=error.hint) from None

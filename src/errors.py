@@ -36,12 +36,18 @@ Programmer errors are ordinary Python exceptions (exit 1), so that catching Cach
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing costs start-up time (P4), annotations are strings
     from collections.abc import Mapping
     from typing import Any
 
 
+#: What the system says when no more bytes fit, and when they are not allowed.
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+DENIED = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
+_NOT_A_DIRECTORY = frozenset((errno.ENOTDIR, errno.EEXIST, errno.EISDIR))
 #: Characters shown on each side of a problem in a spec.
 _CARET_AROUND = 60
 
@@ -329,3 +335,36 @@ class StoreError(CachefetchError):
 
     code = "store"
     exit_code = 10
+
+
+def cannot_write(
+    what: str, path: str, error: Exception, *, cache: bool = False, **context: str
+) -> StoreError:
+    """Return the error for what could not be written, with a hint that fits the reason.
+
+    Args:
+        what: what it is, for the message: "the index of MIRROR below DIR".
+        path: the file, for the context.
+        error: an OSError, or one of SQLite.
+        cache: it belongs to the cache, which may be put elsewhere.
+        context: more of it.
+    """
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    place = getattr(error, "filename", None)
+    if place and not str(place).startswith(path) and str(place) not in what:
+        reason += f": {place}"
+    if number in FULL or "is full" in reason:  # the latter is SQLite's
+        hint = "free some space there"
+    elif number in DENIED or "readonly" in reason:
+        hint = "make the directory writable"
+    elif number in _NOT_A_DIRECTORY:
+        hint = "a file is in the place of a directory, or the other way round: remove it"
+    else:
+        hint = "check the path and its file system"
+    elsewhere = "set CACHEFETCH_CACHE_DIR (or cache_dir in the configuration) to another directory"
+    return StoreError(
+        f"cannot write {what}: {reason}",
+        hint=f"{hint}, or {elsewhere if cache else 'choose another place'}",
+        context={**context, "path": path, "errno": errno.errorcode.get(number or 0, "")},
+    )

@@ -8,7 +8,7 @@ import sys
 from ..errors import CachefetchError, NoUsableMirrorError
 from ..resolver import explain
 from .options import add_mirrors, add_output, client_from
-from .report import document, line
+from .report import document, line, public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _place(args: argparse.Namespace) -> int:
             state, code = error.context["mirrors"][0], error.exit_code
     if os.path.exists(args.where) and not (os.path.isfile(args.where) or os.path.isdir(args.where)):
         state = {**state, "detail": f"{args.where} is neither a file nor a directory"}
+    state = {name: public(value) if isinstance(value, str) else value for name, value in state.items()}
     what = _what(state)
     if args.json:
         document({"schema": "cachefetch/doctor/1", "what": what, "mirrors": [state]})
@@ -113,6 +114,7 @@ def _facts(client: Client) -> dict[str, Any]:
 
     config = client.options.config
     problems = [problem for path in (config.cache_dir,) if (problem := _unwritable(path))]
+    problems += _unusable(client)
     mirrors: list[dict[str, Any]] = []
     try:
         mirrors = [_as_dict(mirror) for mirror in client.mirrors()]
@@ -141,6 +143,25 @@ def _facts(client: Client) -> dict[str, Any]:
         "host": explain.host_line(client.host()),
         "problems": problems,
     }
+
+
+def _unusable(client: Client) -> list[str]:
+    """Say of each file, directory and variable that the settings name why it cannot be used."""
+    config = client.options.config
+    return [
+        *client.network_problems(),
+        *(
+            f"store.site in {config.origins['site']}: there is no directory {path}"
+            for path in config.site
+            if not os.path.isdir(path)
+        ),
+        *(
+            f"mirrors.{mirror.name}.key_files in {mirror.origin}: there is no file {path}"
+            for mirror in config.mirrors
+            for path in mirror.key_files
+            if not os.path.isfile(path)
+        ),
+    ]
 
 
 def _from_environment() -> dict[str, dict[str, str]]:

@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", metavar="FILE", help="write the plan to FILE (- for stdout), fetch no payload"
     )
-    parser.add_argument("--format", choices=_FORMATS, default="json", help="of --plan: for which tool")
+    parser.add_argument("--format", choices=_FORMATS, help="of --plan: for which tool; json without it")
     parser.add_argument(
         "--adopt", metavar="DIR", help="take payloads from there that other tools fetched, once verified"
     )
@@ -65,8 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Resolve, fetch, verify; print one line a package."""
-    if args.to:
-        local_target(args.to, "--to")
+    _refuse_useless(args)
     with reporter_for(args) as reporter, client_from(args, reporter=reporter, limits=_limits(args)) as client:
         if args.lock:
             return _locked(args, client)
@@ -95,6 +94,27 @@ def execute(args: argparse.Namespace) -> int:
         receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
     _print(receipt.with_warnings("other-host", (misfits,)) if misfits else receipt, args)
     return 0
+
+
+def _refuse_useless(args: argparse.Namespace) -> None:
+    """Refuse options that would be without effect: whoever gave them expects one. Raises UsageError."""
+    from ..errors import UsageError
+
+    if args.to:
+        local_target(args.to, "--to")
+    if args.format and not args.plan:
+        raise UsageError(
+            f"--format {args.format} is of --plan, which is not given",
+            hint=f"cachefetch fetch ... --plan FILE --format {args.format}",
+        )
+    for option, value in (("--to", args.to), ("--adopt", args.adopt)):
+        if args.plan and value:
+            raise UsageError(
+                f"fetch --plan fetches no payload, so {option} {value} has no effect",
+                hint=f"write the plan without {option}; give it to the `fetch --adopt DIR` that takes the payloads in"
+                if option == "--to"
+                else "write the plan first, let the other tool fetch, then `cachefetch fetch SPEC --adopt DIR`",
+            )
 
 
 def _environment(args: argparse.Namespace, client: Client) -> tuple[list[str], str]:
@@ -184,9 +204,9 @@ def _show_plan(plan: FetchPlan, args: argparse.Namespace) -> int:
     from .locking import write_file
 
     if args.plan and args.plan != "-":
-        write_file(args.plan, export.render(plan, args.format).encode())
+        write_file(args.plan, export.render(plan, args.format or "json").encode())
     elif args.plan:
-        line(export.render(plan, args.format).rstrip("\n"))
+        line(export.render(plan, args.format or "json").rstrip("\n"))
         return 0
     if args.json:
         document(export.document(plan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import StoreError, UsageError
+from ..errors import UsageError, cannot_write
 from ..lockfile import Lock
 
 
@@ -28,4 +28,4 @@ def write_file(path: str, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}", context={"path": path}) from error
+        raise cannot_write(path, path, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 
@@ -154,7 +155,8 @@ def requirements_from(args: argparse.Namespace) -> list[str]:
             with open(path, encoding="utf-8-sig") as file:
                 found += [text for _, text in requirement_lines(file.read())]
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the requirements file {path}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot read the requirements file {path}: {why}") from error
     return found
 
 
@@ -168,7 +170,7 @@ def client_from(
     """Return the client for the mirror options; `problems` as for `config.load`.
 
     Raises:
-        UsageError: ``--key`` or ``--unsigned`` without -m.
+        UsageError: ``--key`` or ``--unsigned`` without -m, or a key file that does not exist.
     """
     from ..blocking import Client
     from ..config import load
@@ -179,6 +181,9 @@ def client_from(
             f"{flag} is for mirrors named by -m, and none is",
             hint='configured mirrors: `cachefetch key trust FILE`, or signed = "none" in the config file',
         )
+    for path in args.key:  # it is read where a signature is checked, which `resolve` does not
+        if not os.path.exists(path):
+            raise UsageError(f"cannot read the key file {path}: {os.strerror(errno.ENOENT)}")
     return Client(
         args.mirror,
         keys=args.key,

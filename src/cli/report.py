@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 
-from ..errors import CachefetchError, ResolutionError, SpecSyntaxError, StoreError
+from ..errors import FULL, CachefetchError, ResolutionError, SpecSyntaxError, StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _secrets_of(word: str) -> Iterator[tuple[str, str]]:
 
     url = re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/+", word)
     if url is None:
-        bare = re.match(r"(?:--[\w-]+=)?([^\s/@:]+:[^\s@]*@)", word)
+        bare = re.match(r"(?:--[\w-]+=|-[A-Za-z])?([^\s/@:]+:[^\s@]*@)", word)
         if bare:
             yield bare[1], ""
         return
@@ -44,8 +44,8 @@ def _secrets_of(word: str) -> Iterator[tuple[str, str]]:
         yield rest[tail.start() :], f"{tail[0]}..."
 
 
-def _public(text: str) -> str:
-    """Return a message without the secrets of the arguments."""
+def public(text: str) -> str:
+    """Return a text without the secrets of the arguments."""
     for secret, shown in _hidden:
         text = text.replace(secret, shown)
     return text
@@ -80,7 +80,7 @@ def raw(text: str) -> None:
 def say(text: str, args: argparse.Namespace | None = None, *, end: str = "\n") -> None:
     """Print a remark on stderr, unless ``--quiet``."""
     if args is None or not args.quiet:
-        _remark(printable(_public(text)) + end)
+        _remark(printable(public(text)) + end)
 
 
 def printable(text: str) -> str:
@@ -144,7 +144,7 @@ def _stdout_errors() -> Iterator[None]:
         mute(sys.stdout)
         raise StoreError(
             f"cannot write the answer to stdout: {error.strerror}",
-            hint="free some space where stdout goes, or send it elsewhere",
+            hint="free some space where stdout goes, or send it elsewhere" if error.errno in FULL else "",
         ) from None
 
 
@@ -184,7 +184,7 @@ def _internal(error: Exception, verbose: bool) -> CachefetchError:
     if verbose:
         import traceback
 
-        traceback.print_exception(error)
+        _remark(printable(public("".join(traceback.format_exception(error)))))
     wrapped = CachefetchError(
         f"internal error: {type(error).__name__}: {error}",
         hint="this is a bug in cachefetch; run again with -v for the traceback, and report it",
@@ -195,11 +195,11 @@ def _internal(error: Exception, verbose: bool) -> CachefetchError:
 
 def _problem(error: CachefetchError, quiet: bool) -> None:
     """Print the message, the caret under a spec, and the hint unless `quiet`, on stderr."""
-    _remark(f"{_label('error:', '31')} {printable(_public(error.message))}\n")
-    if isinstance(error, SpecSyntaxError) and error.caret() and _public(error.text) == error.text:
+    _remark(f"{_label('error:', '31')} {printable(public(error.message))}\n")
+    if isinstance(error, SpecSyntaxError) and error.caret() and public(error.text) == error.text:
         _remark("".join(f"  {text}\n" for text in error.caret().split("\n")))
     if error.hint and not quiet:
-        _remark(f"{_label('hint:', '36')} {printable(_public(error.hint))}\n")
+        _remark(f"{_label('hint:', '36')} {printable(public(error.hint))}\n")
 
 
 def _label(text: str, colour: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from ..errors import ConfigError
 from ..values import frozen
@@ -10,7 +11,7 @@ from ..values import frozen
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @frozen
@@ -66,6 +67,25 @@ class Network:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
+    def problems(self) -> tuple[str, ...]:
+        """Say what of these settings cannot be used: a file that is missing or of another kind, a variable not set."""
+        named = {name: getattr(self, name) for name in ("ca_file", "client_cert", "client_key", "netrc")}
+        found = [
+            f"network.{name}: there is no file {path}"
+            for name, path in named.items()
+            if path and not os.path.isfile(path)
+        ]
+        checks: list[Callable[[], object]] = (
+            [] if found else [self.tls_context, partial(self._from_netrc, "")]
+        )
+        checks += [partial(self.authorization, host, 0, "") for host in self.credentials]
+        for check in checks:
+            try:
+                check()
+            except ConfigError as error:
+                found.append(error.message)
+        return tuple(found)
+
     def _trusting(self) -> ssl.SSLContext:
         import ssl
 
@@ -97,9 +117,11 @@ class Network:
             if found.token:
                 return f"Bearer {_variable(found.token, host)}"
             return _basic(_variable(found.user, host), _variable(found.password, host))
-        return self._from_netrc(host) if self.netrc else None
+        return self._from_netrc(host)
 
     def _from_netrc(self, host: str) -> str | None:
+        if not self.netrc:
+            return None
         import netrc
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ..errors import FormatError, StoreError
+from ..errors import FormatError, cannot_write
 from .store.files import WRITE_BYTES
 from .transports import redact
 
@@ -64,7 +64,5 @@ class Spool:
         try:
             yield
         except OSError as error:
-            raise StoreError(
-                f"cannot write the index of {self._url} to {self._path}: {error.strerror}",
-                hint="free some space, or point XDG_CACHE_HOME to a writable directory",
-            ) from error
+            what = f"the index of {self._url} to {self._path}"
+            raise cannot_write(what, self._path, error, cache=True) from error

@@ -92,6 +92,47 @@ def test_this_installation(cli: Callable[..., Done], tmp_path: Path, monkeypatch
     assert "max_age" in cli("doctor").out
 
 
+def test_what_the_settings_name_and_is_not_there_is_a_problem(
+    cli: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
+    file = tmp_path / "config/cachefetch/config.toml"
+    file.parent.mkdir(parents=True)
+    network = "".join(
+        f'{name} = "/no/{name}"\n' for name in ("ca_file", "client_cert", "client_key", "netrc")
+    )
+    file.write_text(
+        f'[network]\n{network}[network.credentials."h.example.org"]\ntoken_variable = "NO_SUCH_TOKEN"\n'
+        '[store]\nsite = ["/no/site"]\n[mirrors.a]\nurl = "/a"\nkey_files = ["/no/key.asc"]\n'
+    )
+    done = cli("doctor", "--json")
+    told = "\n".join(done.json["problems"])
+    assert done.code == 10
+    for words in (
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "netrc",
+        "/no/site",
+        "/no/key.asc",
+        "NO_SUCH_TOKEN",
+    ):
+        assert words in told
+    assert len(done.json["problems"]) == 7
+    assert "problem" in cli("doctor").out
+
+
+@pytest.mark.parametrize("name", ["ca_file", "client_cert", "netrc"])
+def test_a_file_of_another_kind_is_a_problem(cli: Callable[..., Done], tmp_path: Path, name: str) -> None:
+    file = tmp_path / "config/cachefetch/config.toml"
+    file.parent.mkdir(parents=True)
+    other = tmp_path / "other"
+    other.write_text("no certificate, and no list of passwords")
+    file.write_text(f'[network]\n{name} = "{other}"\n')
+    (problem,) = cli("doctor", "--json").json["problems"]
+    assert str(other) in problem
+
+
 def test_index_status_tells_age_size_and_digest_without_asking(
     tmp_path: Path, cli: Callable[..., Done]
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done, host
+from tests.functional.conftest import DEBIAN, FIXTURES, KEY, MIRROR, Done, host
 from tests.services.nginx import Nginx
 
 Cli = Callable[..., Done]
@@ -286,3 +286,42 @@ def test_a_cache_directory_that_no_path_can_be(cli: Cli, tmp_path: Path) -> None
     done = fetch(cli)
     assert done.code == 2
     assert "cache_dir" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--plan", "plan.json", "--to", "out"), "--to out has no effect"),
+        (("--plan", "-", "--adopt", "."), "--adopt . has no effect"),
+        (("--format", "json"), "--plan, which is not given"),
+        (("--dry-run", "--format", "aria2"), "--plan, which is not given"),
+        (("--adopt", "nowhere"), "there is no directory nowhere"),
+        (("--adopt", KEY), "there is no directory"),
+        (("--key", "nokey.asc"), "cannot read the key file nokey.asc"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = fetch(cli, *words, "--json")
+    assert (done.code, said in done.err) == (2, True), done.err
+    assert done.json["hint"] or "key file" in said
+    assert not list(tmp_path.glob("plan.json")) + list(tmp_path.glob("out"))
+
+
+@pytest.mark.parametrize("place", [MIRROR, str(FIXTURES / "v2-signed")])
+def test_a_pin_with_another_version_or_name_says_what_the_mirror_has(cli: Cli, place: str) -> None:
+    listed = cli("list", "zlib@1.3.1", "-m", place, "--json").json["specs"]
+    hash_ = listed[0]["hash"]
+    for name, version in (("zlib", "9.9"), ("zlob", "1.3.1")):
+        done = cli("fetch", f"{name}@={version}/{hash_}", "-m", place, "--key", KEY, "--json")
+        assert (done.code, done.json["code"]) == (3, "no-candidate")
+        assert f"{place} has zlib@1.3.1 under this hash" in done.json["message"]
+        assert done.json["hint"] == f"cachefetch fetch zlib@=1.3.1/{hash_}"
+    assert cli("fetch", f"zlib@=1.3.1/{hash_}", "-m", place, "--key", KEY).code == 0
+
+
+def test_a_pin_that_no_mirror_has_is_not_found_where_there_is_no_index(cli: Cli, tmp_path: Path) -> None:
+    done = cli("fetch", f"zlib@=9.9/{'a' * 32}", "-m", without_index(tmp_path), "--key", KEY, "--json")
+    assert (done.code, done.json["code"]) == (8, "not-found")

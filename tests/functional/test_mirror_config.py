@@ -229,6 +229,17 @@ def test_what_no_transport_could_open_is_neither_added_nor_asked(url: str, cli: 
         assert "s3cret" not in done.err
 
 
+def test_an_unknown_scheme_in_the_file_is_refused_and_named(tmp_path: Path, cli: Callable[..., Done]) -> None:
+    path = tmp_path / "config/cachefetch/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('[mirrors.odd]\nurl = "htp://u:pw@x.example.org/y"\n')
+    done = cli("resolve", "zlib")
+    assert done.code == 2
+    assert f"{path}: mirrors.odd.url: htp://x.example.org/y has the unknown scheme htp://" in done.err
+    assert "mirrors.odd.url" in cli("doctor").out
+    assert cli("mirror", "remove", "odd").code == 0
+
+
 def test_the_schemes_are_those_of_the_transports() -> None:
     assert set(SCHEMES) == set(_SCHEMES)
 

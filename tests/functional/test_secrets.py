@@ -20,6 +20,7 @@ from tests.faults.server import Fault, FaultServer
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
 from cachefetch import Client
+from cachefetch.cli import run
 from cachefetch.config import Config, Mirror
 from cachefetch.errors import CachefetchError, MirrorError
 from cachefetch.fetch.limits import Limits
@@ -327,6 +328,34 @@ def test_what_was_typed_wrong_shows_no_secret(cli: Cli, url: str, as_json: bool)
         assert done.code == 2 or "key" not in words
         assert done.code != 1
         clean(done.out, done.err)
+
+
+@pytest.mark.parametrize("where", [f"u:{CANARY}@h.invalid", f"http://u:{CANARY}@127.0.0.1:9/?s={CANARY}"])
+def test_a_place_that_doctor_looks_at_shows_no_password(cli: Cli, where: str) -> None:
+    for words in ((), ("--json",)):
+        done = cli("doctor", where, *words)
+        assert done.code == 8
+        assert done.out
+        clean(done.out, done.err)
+
+
+@pytest.mark.parametrize("option", ["-m", "--mirror="])
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_traceback_shows_no_password(
+    capsys: pytest.CaptureFixture[str], cli: Cli, monkeypatch: pytest.MonkeyPatch, option: str, scheme: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(f"of us: {scheme}u:{CANARY}@h.invalid")
+
+    word = f"{option}{scheme}u:{CANARY}@h.invalid"
+    clean(cli("show", "/aaaa", word, "-v").err)
+    monkeypatch.setattr(Client, "list", broken)
+    for more in ((), ("--json",)):
+        assert run(["list", word, "-v", *more]) == 1
+        out, err = capsys.readouterr()
+        assert "Traceback" in err
+        assert "h.invalid" in err
+        clean(out, err)
 
 
 def test_what_is_no_secret_stays_in_messages(cli: Cli) -> None:

@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 
-from ...errors import StoreError
+from ...errors import DENIED, FULL, StoreError
 from ...regular import open_regular
 
 TYPE_CHECKING = False
@@ -22,8 +22,6 @@ READ_ONLY = 0o444
 #: Of one system call: the kernel makes page cache in folios of up to that size, and may have to get large ones from the
 #: host or by compaction. With 1 MiB copying a blob into the cache cost three times the CPU.
 WRITE_BYTES = 256 << 10
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LINK = {
     errno.EXDEV,
     errno.EPERM,
@@ -61,10 +59,12 @@ class store_errors:  # used as a function is; a generator takes five times as lo
 
 
 def _store_error(path: str, error: OSError, hint: str) -> StoreError:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return _full(path, None, error)
-    if not hint and error.errno in _DENIED:
-        hint = "make its directory writable, or choose another one"
+    if not hint and error.errno in DENIED:
+        hint = "make its directory writable, or choose another one (of the cache: CACHEFETCH_CACHE_DIR)"
+    elif not hint and error.errno in (errno.EEXIST, errno.ENOTDIR):
+        hint = "a file is where a directory must be: remove it, or choose another place"
     return StoreError(
         f"{path}: {error.strerror or error}",
         hint=hint or "check this path and its file system",
@@ -125,7 +125,8 @@ def _full(path: str, numbers: tuple[int, int] | None, error: OSError | None) -> 
         detail = f" ({numbers[0]} bytes needed, {numbers[1]} free)"
     return StoreError(
         f"{path}: {reason}{detail}",
-        hint="free some space, or put the cache directory or the destination on another file system",
+        hint="free some space, or put the destination, or the cache (CACHEFETCH_CACHE_DIR, or cache_dir in the "
+        "configuration), on another file system",
         context=context,
     )
 

@@ -21,7 +21,7 @@ try:  # the C module alone: `sqlite3` adds the types of `datetime` to it, which 
 except ImportError:  # not CPython
     import sqlite3  # type: ignore[no-redef]  # the same functions
 
-from ...errors import FormatError, StoreError
+from ...errors import FormatError, StoreError, cannot_write
 from ..model import Record
 from .readers.compact import compact_record
 from .readers.nodes import node_from_dict, specfile_of_database
@@ -231,11 +231,8 @@ class IndexStore:
             _drop_other_bodies(directory, body)
             _remove(os.path.join(directory, "absent.json"))
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"cannot write the index of {mirror} below {self.root}: {error}",
-                hint="free some space, or point XDG_CACHE_HOME to a writable directory",
-                context={"mirror": mirror, "path": self.root},
-            ) from error
+            what = f"the index of {mirror} below {self.root}"
+            raise cannot_write(what, self.root, error, cache=True, mirror=mirror) from error
         return StoredIndex(path, mirror)
 
     def spool_path(self) -> str:
@@ -244,11 +241,7 @@ class IndexStore:
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError as error:
-            raise StoreError(
-                f"cannot create {directory}: {error.strerror}",
-                hint="point XDG_CACHE_HOME to a writable directory",
-                context={"path": directory},
-            ) from error
+            raise cannot_write(directory, directory, error, cache=True) from error
         self._drop_downloads()
         return os.path.join(directory, f"download-{_machine()}-{os.getpid()}-{time.monotonic_ns():x}")
 
