@@ -208,21 +208,6 @@ class Destination(Store):
         """Return what is there; a directory that does not exist is empty."""
         return Listing(list_blobs(self.mirror), list_manifests(self.mirror))
 
-    def remove(self, path: str) -> bool:
-        """Remove a file of the mirror, and its directory when it was the last in it; False when it was not there.
-
-        Only for who holds the destination alone: nobody else may be about to write there.
-        """
-        place = os.path.join(self.mirror, path)
-        with files.store_errors(place):
-            try:
-                os.unlink(place)
-            except FileNotFoundError:
-                return False
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.dirname(place))
-        return True
-
     def clear(self) -> None:
         """Remove what stands in the place of a blob and is no file, such as a FIFO: nothing could be written there."""
         with files.store_errors(self.mirror):
