@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # typing costs start-up time (P4), annotations are strings
 #: What the system says when no more bytes fit, and when they are not allowed.
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 DENIED = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
-_NOT_A_DIRECTORY = frozenset((errno.ENOTDIR, errno.EEXIST, errno.EISDIR))
+_NOT_A_DIRECTORY = frozenset((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY))
 #: Characters shown on each side of a problem in a spec.
 _CARET_AROUND = 60
 
@@ -352,7 +352,9 @@ def cannot_write(
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or str(error)
     place = getattr(error, "filename", None)
-    if place and not str(place).startswith(path) and str(place) not in what:
+    if (
+        place and str(place) != path and not str(place).startswith(f"{path}.")
+    ):  # of which it is the temporary file
         reason += f": {place}"
     if number in FULL or "is full" in reason:  # the latter is SQLite's
         hint = "free some space there"
