@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import ArchiveError, StoreError, UsageError
 from .store.files import store_errors
+from .unpack.beside import Beside, HelperGone, worthwhile
 from .unpack.expand import Expanded
 from .unpack.model import Contents, ExtractLimits
 from .unpack.tar import FILE, members, padding
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .model import Caveat, Item
+    from .unpack.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +89,14 @@ def extract_tarball(
         StoreError: no space, no permission.
     """
     target = require_absent(destination)
-    parent = os.path.dirname(target)
-    with store_errors(parent):
-        os.makedirs(parent, exist_ok=True)
-        staging = tempfile.mkdtemp(prefix=".cachefetch-extract-", dir=parent)
+    limits = limits or ExtractLimits()
     try:
         with open(tarball, "rb") as file:
-            tree = Tree(staging, portable=portable or _folds_case(staging))
-            try:
-                with Expanded(file, limits or ExtractLimits(), size) as source:
-                    contents = _unpack(source, tree)
-                    source.finish(sha256)
-                _move(tree, target)
-            finally:
-                tree.close()
-        return contents
+            if worthwhile(file, size):
+                with contextlib.suppress(HelperGone):
+                    return _extract(Beside(file, limits, size), target, sha256, portable)
+                file.seek(0)
+            return _extract(Expanded(file, limits, size), target, sha256, portable)
     except ArchiveError as error:
         error.name_file(tarball)
         raise
@@ -109,6 +104,23 @@ def extract_tarball(
         with store_errors(target):
             raise error
         raise AssertionError("store_errors raises") from error
+
+
+def _extract(archive: Beside | Expanded, target: str, sha256: str, portable: bool) -> Contents:
+    parent = os.path.dirname(target)
+    with store_errors(parent):
+        os.makedirs(parent, exist_ok=True)
+        staging = tempfile.mkdtemp(prefix=".cachefetch-extract-", dir=parent)
+    try:
+        tree = Tree(staging, portable=portable or _folds_case(staging))
+        try:
+            with archive as source:
+                contents = _unpack(source, tree)
+                source.finish(sha256)
+            _move(tree, target)
+        finally:
+            tree.close()
+        return contents
     finally:
         _remove(staging)
 
@@ -137,7 +149,7 @@ def require_absent(destination: str) -> str:
     return target
 
 
-def _unpack(source: Expanded, tree: Tree) -> Contents:
+def _unpack(source: Source, tree: Tree) -> Contents:
     for count, member in enumerate(members(source.read), 1):
         if count > source.limits.members:
             raise ArchiveError("limit", f"has more than {source.limits.members} members", member.name)
@@ -147,7 +159,7 @@ def _unpack(source: Expanded, tree: Tree) -> Contents:
             source.read(padding(member.size))
         else:
             tree.add(member)
-    return tree.finish(source.limits)
+    return tree.finish(source)
 
 
 def _folds_case(directory: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +147,61 @@ def test_a_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     assert not (tmp_path / "out/demo").exists()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert len(os.listdir(tmp_path / "out/demo")) == 8001
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="the helper is for Linux")
+def test_a_kill_ends_the_helper_too(tmp_path: Path) -> None:
+    """A large plain package is read by a helper process: killing the command leaves neither it nor a final name."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one processor needs no helper")
+    node = make_node("demo")
+    block = os.urandom(40_000)
+    write_package(
+        tmp_path / "m", node, archive.package(*(entry(f"./f{number:05}", block) for number in range(4000)))
+    )
+    write_index(tmp_path / "m", node)
+    command = [sys.executable, "-m", "cachefetch", "extract", f"/{node['hash']}", str(tmp_path / "out/demo")]
+    command += ["-m", str(tmp_path / "m"), "--unsigned"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".dev")}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        helpers: list[int] = []
+        while process.poll() is None and not helpers:
+            helpers = helpers_of(process.pid)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert len(helpers) == 1
+    end = time.monotonic() + 20
+    while is_running(helpers[0]) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_running(helpers[0])
+    assert not (tmp_path / "out/demo").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert len(os.listdir(tmp_path / "out/demo")) == 4001
+
+
+def helpers_of(pid: int) -> list[int]:
+    """Return the child processes, of whatever thread, that read an archive."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in children.read_text().split()]
+    return [child for child in found if b"unpack.reader" in command_of(child)]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])

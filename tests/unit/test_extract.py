@@ -22,8 +22,8 @@ from tests.tools.archive import PREFIX, directory, entry, hard_link, package, st
 
 from cachefetch.errors import ArchiveError, CachefetchError, DigestError, TruncatedError, UsageError
 from cachefetch.fetch.extract import extract_tarball
-from cachefetch.fetch.unpack.buildroot import Search, deepest
 from cachefetch.fetch.unpack.model import Contents, ExtractLimits
+from cachefetch.fetch.unpack.search import Search, deepest
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 GOOD = make.good()
@@ -39,6 +39,17 @@ def unpack(
     return extract_tarball(
         str(tarball), target, sha256=sha256, size=len(data), limits=limits, portable=portable
     )
+
+
+def with_helper_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have archives of any size read by a helper process, and fail where it does."""
+
+    def alone(*_: object) -> None:
+        raise AssertionError("the helper is gone")
+
+    monkeypatch.setattr("cachefetch.fetch.unpack.beside.ENOUGH", 0)
+    monkeypatch.setattr("cachefetch.fetch.unpack.beside.processors", lambda: 2)
+    monkeypatch.setattr("cachefetch.fetch.extract.Expanded", alone)
 
 
 def nothing_left(base: Path) -> bool:
@@ -333,11 +344,13 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("compressed", [True, False], ids=["gzip", "plain"])
-def test_attack(tmp_path: Path, name: str, compressed: bool) -> None:
+@pytest.mark.parametrize("how", ["gzip", "plain", "helper"])
+def test_attack(tmp_path: Path, name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reason, data = ATTACKS[name]
+    if how == "helper":
+        with_helper_only(monkeypatch)
     with pytest.raises(ArchiveError) as caught:
-        unpack(stored(data) if compressed else data, tmp_path)
+        unpack(stored(data) if how == "gzip" else data, tmp_path)
     error = caught.value
     assert (error.reason, error.code, error.exit_code) == (reason, f"archive-{reason}", 6)
     assert "package.spack" in error.message

@@ -8,7 +8,9 @@ import queue
 import threading
 import zlib
 
-from ...errors import ArchiveError, DigestError, TruncatedError
+from ...errors import ArchiveError
+from .search import Search
+from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from typing import IO, Any, Protocol
 
     from .model import ExtractLimits
+    from .source import Piece
 
     class _Decompressor(Protocol):
         @property
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
         def needs_input(self) -> bool: ...
         def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
-    #: Bytes from the second to the third of the first; not a copy, so that it can be searched as it is.
-    Piece = tuple[bytes, int, int]
-
 
 _CHUNK = 1 << 20
 _READ = 512 << 10
@@ -36,7 +36,7 @@ _READ = 512 << 10
 _AHEAD = 8
 
 
-class Expanded:
+class Expanded(Source):
     """The bytes of an archive, expanded within limits by a thread of its own, hashed as they are stored.
 
     Reading, hashing and expanding take as long as writing the files, so they go on beside it. The queue between them
@@ -44,17 +44,16 @@ class Expanded:
     """
 
     def __init__(self, file: IO[bytes], limits: ExtractLimits, size: int) -> None:
-        self.limits = limits
+        super().__init__(file.name, limits, size)
         self._file = file
-        self._size = size
         self._hash = hashlib.sha256()
         self._stored = 0
-        self._most = max(limits.free_bytes, limits.ratio * size)
-        self._data, self._at = b"", 0
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
         self._ended = False
         self._stopped = threading.Event()
         self._behind = False  # True when something follows the compressed stream
+        self._search = Search(())
+        self._depths: list[int] = []
         self._thread = threading.Thread(target=self._work, name="cachefetch-expand", daemon=True)
 
     def __enter__(self) -> Expanded:
@@ -68,65 +67,29 @@ class Expanded:
                 self._queue.get(timeout=0.02)  # who waits for room sees that it is to stop
         self._thread.join()
 
-    def announce(self, size: int) -> None:
-        """Refuse a member of `size` bytes before the first of them is written, if it cannot be within limits."""
-        if size > self._most:
-            raise self._bomb()
+    def begin_file(self, above: tuple[bytes, ...]) -> None:
+        """See `Source`."""
+        self._depths.append(self._search.depth)
+        self._search = Search(above)
 
-    def pieces(self, size: int) -> Iterator[Piece]:
-        """Yield exactly `size` bytes, in large pieces."""
-        while size:
-            if self._at == len(self._data) and not self._fill():
-                raise ArchiveError("truncated", "ends in the middle of a member")
-            end = min(self._at + size, len(self._data))
-            piece = (self._data, self._at, end)
-            size -= end - self._at
-            self._at = end
-            yield piece
+    def search(self, piece: Piece) -> None:
+        """See `Source`."""
+        self._search.feed(*piece)
 
-    def whole(self, size: int) -> Piece | None:
-        """Return exactly `size` bytes if they are at hand in one piece; None, and nothing is taken, if not."""
-        start, end = self._at, self._at + size
-        if end > len(self._data):
-            return None
-        self._at = end
-        return self._data, start, end
+    def depths(self) -> list[int]:
+        """See `Source`."""
+        return [*self._depths, self._search.depth][1:]
 
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes."""
-        end = self._at + size
-        if end <= len(self._data):
-            piece = self._data[self._at : end]
-            self._at = end
-            return piece
-        return b"".join(data[start:stop] for data, start, stop in self.pieces(size))
-
-    def finish(self, sha256: str) -> None:
-        """Require that nothing but zeros follows, and that the stored bytes are the promised ones."""
-        while self._at < len(self._data) or self._fill():
-            if self._data[self._at :].strip(b"\0"):
-                raise ArchiveError("trailing-data", "has data behind its end")
-            self._at = len(self._data)
-        if self._behind:
-            raise ArchiveError("trailing-data", "has data behind its compressed stream")
-        if self._stored != self._size:
-            raise TruncatedError(f"{self._file.name} has {self._stored} bytes, not the promised {self._size}")
-        if self._hash.hexdigest() != sha256:
-            raise DigestError(
-                f"{self._file.name} has sha256 {self._hash.hexdigest()}, its manifest promises {sha256}",
-                hint="it changed in the store: run the command again",
-                context={"expected": sha256, "found": self._hash.hexdigest()},
-            )
-
-    def _fill(self) -> bool:
-        """Take the next expanded piece; False at the end."""
+    def _next(self) -> Piece | None:
         found = None if self._ended else self._queue.get()
         if isinstance(found, BaseException):
             self._ended = True
             raise found
         self._ended = found is None
-        self._data, self._at = found or b"", 0
-        return found is not None
+        return None if found is None else (found, 0, len(found))
+
+    def _result(self) -> tuple[int, str, bool]:
+        return self._stored, self._hash.hexdigest(), self._behind
 
     # --- in the thread --------------------------------------------------------------------------------------------
 
@@ -179,11 +142,6 @@ class Expanded:
         self._hash.update(data)
         self._stored += len(data)
         return data
-
-    def _bomb(self) -> ArchiveError:
-        return ArchiveError(
-            "bomb", f"expands beyond {self._most} bytes, {self.limits.ratio} times what is stored"
-        )
 
 
 class _Stopped(Exception):

@@ -6,16 +6,16 @@ import os
 import stat
 
 from ...errors import ArchiveError
-from .buildroot import BUILDINFO, Search, built_at, deepest, directories_above
+from .buildroot import BUILDINFO, built_at, directories_above
 from .model import Contents
+from .search import Search
 from .tar import DIRECTORY, FILE, HARD_LINK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
-    from .expand import Expanded, Piece
-    from .model import ExtractLimits
+    from .source import Piece, Source
     from .tar import Member
 
 #: Of a directory that an archive uses without listing it, as GNU tar makes it.
@@ -43,9 +43,9 @@ class Tree:
         self._symlinks: list[tuple[str, Member]] = []
         self._size = 0
         self._buildinfo: list[str] = []
-        #: Paths of the directories above the first file: "/opt/store", ...; and files that hold one of them.
+        #: Paths of the directories above the first file: "/opt/store", ...; files are searched for them.
         self._above: tuple[bytes, ...] = ()
-        self._holds: dict[str, int] = {}
+        self._files: list[str] = []
         self._kept_bits = _kept_bits(self._descriptor)
         self._parent = ""
         self._parent_descriptor = os.dup(self._descriptor)
@@ -55,38 +55,27 @@ class Tree:
         os.close(self._parent_descriptor)
         os.close(self._descriptor)
 
-    def add_file(self, member: Member, source: Expanded) -> None:
-        """Write a file, and note which of the directories above it, if any, it holds the path of."""
+    def add_file(self, member: Member, source: Source) -> None:
+        """Write a file, and have it searched for the paths of the directories above it."""
         path = self._claim(member)
         if not self._above:
             self._above = directories_above(path)
         parent, _, name = path.rpartition("/")
+        self._files.append(path)
+        source.begin_file(self._above)
         descriptor = self._create(parent, name, member.mode)
         try:
-            piece = source.whole(member.size)
-            if piece is None:
-                depth = self._write_pieces(descriptor, source.pieces(member.size))
-            else:
-                data, start, end = piece
-                depth = deepest(self._above, 0, data, start, end)
-                _write(descriptor, memoryview(data)[start:end])
+            for piece in source.pieces(member.size):
+                source.search(piece)
+                _write(descriptor, piece)
             if member.mode & ~self._kept_bits:
                 os.fchmod(descriptor, member.mode)
             os.utime(descriptor, ns=(member.mtime, member.mtime))
         finally:
             os.close(descriptor)
         self._size += member.size
-        if depth:
-            self._holds[path] = depth
         if name == _BUILDINFO_NAME and path.endswith("/" + BUILDINFO):
             self._buildinfo.append(path)
-
-    def _write_pieces(self, descriptor: int, pieces: Iterator[Piece]) -> int:
-        search = Search(self._above)
-        for data, start, end in pieces:
-            search.feed(data, start, end)
-            _write(descriptor, memoryview(data)[start:end])
-        return search.depth
 
     def add(self, member: Member) -> None:
         """Make a directory or hard link; symlinks wait until `finish`, so that nothing can be written through one."""
@@ -98,7 +87,7 @@ class Tree:
         else:
             self._symlinks.append((path, member))
 
-    def finish(self, limits: ExtractLimits) -> Contents:
+    def finish(self, source: Source) -> Contents:
         """Check the whole, make the symlinks, set the modes of directories."""
         self.prefix = self._find_prefix()
         inside = self.prefix + "/"
@@ -110,8 +99,9 @@ class Tree:
         links = {_fold(path): member.target for path, member in self._symlinks}
         for path, member in self._symlinks:
             self._symlink(path, member, inside, links)
-        prefix, root = built_at(self._read(f"{self.prefix}/{BUILDINFO}", limits.buildinfo_bytes), self.prefix)
-        holding = self._holding(root)
+        buildinfo = self._read(f"{self.prefix}/{BUILDINFO}", source.limits.buildinfo_bytes)
+        prefix, root = built_at(buildinfo, self.prefix)
+        holding = self._holding(root, source.depths())
         for path in self._implied:
             os.chmod(path, _IMPLIED_MODE, dir_fd=self._descriptor)
         for path, (mode, mtime) in reversed(self._directories.items()):
@@ -206,20 +196,25 @@ class Tree:
             raise ArchiveError("no-prefix", "does not list its prefix as a directory", prefix)
         return prefix
 
-    def _holding(self, root: bytes) -> int:
-        """Count the files that hold `root`, and the symlinks that point there. ``.spack`` is metadata: not counted."""
+    def _holding(self, root: bytes, depths: Sequence[int]) -> int:
+        """Count the files that hold `root`, and the symlinks that point there. ``.spack`` is metadata: not counted.
+
+        Args:
+            root: install root of the build.
+            depths: of each file, how many of the directories above the first it holds.
+        """
         inside, own = self.prefix + "/", f"{self.prefix}/.spack/"
         text = os.fsdecode(root)
         count = sum(1 for _, member in self._symlinks if member.target.startswith(text))
         files = [
-            path
-            for path, kind in self._kinds.items()
-            if kind == FILE and path.startswith(inside) and not path.startswith(own)
+            (path, depth)
+            for path, depth in zip(self._files, depths, strict=True)
+            if path.startswith(inside) and not path.startswith(own)
         ]
         if root in self._above:
             least = self._above.index(root) + 1
-            return count + sum(self._holds.get(path, 0) >= least for path in files)
-        return count + sum(self._file_holds(path, root) for path in files)
+            return count + sum(depth >= least for _, depth in files)
+        return count + sum(self._file_holds(path, root) for path, _ in files)
 
     def _file_holds(self, path: str, needle: bytes) -> bool:
         # A file that its owner may not read cannot be searched; packages of Spack have none.
@@ -250,7 +245,7 @@ def _safe_path(member: Member) -> str:
         raise ArchiveError("parent-reference", "has a member with .. in its name", name)
     if not parts and member.kind != DIRECTORY:
         raise ArchiveError("bad-name", "has a member without name", name)
-    if any(len(part) > 63 and len(os.fsencode(part)) > 255 for part in parts):
+    if len(name) > 63 and any(len(part) > 63 and len(os.fsencode(part)) > 255 for part in parts):
         raise ArchiveError("bad-name", "has a name of more than 255 bytes", name)
     return "/".join(parts)
 
@@ -293,9 +288,11 @@ def _fold(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def _write(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _write(descriptor: int, piece: Piece) -> None:
+    data, start, end = piece
+    with memoryview(data) as whole:
+        while start < end:
+            start += os.write(descriptor, whole[start:end])
 
 
 def _kept_bits(directory: int) -> int:
