@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .fetch.keys import Published
     from .fetch.limits import Limits
     from .fetch.model import Receipt
+    from .fetch.verify.freshness import Seen
     from .resolver.host.overrides import HostOverrides
     from .resolver.index.readers import Get
     from .resolver.index.store import IndexStore
@@ -111,6 +112,8 @@ class Base:
         self._key_problems: tuple[str, ...] = ()
         #: (mirror, message) of every index that is an older one again.
         self.rollbacks: tuple[tuple[str, str], ...] = ()
+        #: (mirror, message) where what was seen of the index is lost.
+        self.forgotten: tuple[tuple[str, str], ...] = ()
         self._begin()
 
     def _begin(self) -> None:
@@ -166,7 +169,7 @@ class Base:
         o = self.options
         found = yield from open_sources(mirrors, o.config, self._indexes, refresh=refresh, offline=o.offline)
         try:
-            self.rollbacks = tuple(dict.fromkeys((*self.rollbacks, *self._judge(found))))
+            self._judge(found)
         except BaseException:
             found.specs.close()
             raise
@@ -190,7 +193,7 @@ class Base:
 
     def _warnings(self) -> tuple[str, ...]:
         """Return sentences about what was odd about keys and indexes."""
-        return (*self._key_problems, *(message for _, message in self.rollbacks))
+        return (*self._key_problems, *(message for _, message in (*self.forgotten, *self.rollbacks)))
 
     def key_notes(self) -> tuple[str, ...]:
         """Return a sentence for each file of the key directory that is damaged; the keys themselves are not read."""
@@ -219,14 +222,14 @@ class Base:
         self._sources = None
         return (yield from work())
 
-    def _judge(self, found: Sources) -> tuple[tuple[str, str], ...]:
-        """Compare each index with what was seen of its mirror; return the rollbacks.
+    def _judge(self, found: Sources) -> None:
+        """Compare each index with what was seen of its mirror; note the rollbacks, and where that is lost.
 
         Raises:
             FreshnessError: an index is not as fresh as the options ask.
             StoreError: it cannot be remembered.
         """
-        o, now, rollbacks = self.options, time.time(), []
+        o, now, rollbacks, forgotten = self.options, time.time(), [*self.rollbacks], [*self.forgotten]
         states = {state.mirror: state.state for state in found.states}
         for source in found.specs.sources:
             if not (meta := source.meta):
@@ -234,7 +237,7 @@ class Base:
             from .fetch.verify import freshness
 
             memory = os.path.join(self._indexes().directory(meta["location"]), "seen.json")
-            history = freshness.decode(_read_memory(memory))
+            history, damaged = _recall_memory(memory)
             verdict = freshness.judge(history, meta["sha256"], int(meta["size"]), now)
             if verdict.history != history:
                 _remember(memory, freshness.encode(verdict.history))
@@ -247,17 +250,25 @@ class Base:
                 max_age=o.max_index_age,
                 now=now,
                 memory=memory,
+                damaged=damaged,
             )
+            if damaged:
+                forgotten.append((source.mirror, freshness.forgotten_message(source.mirror, damaged)))
             if message := freshness.rollback_message(source.mirror, verdict):
                 rollbacks.append((source.mirror, message))
-        return tuple(rollbacks)
+        self.rollbacks = tuple(dict.fromkeys(rollbacks))
+        self.forgotten = tuple(dict.fromkeys(forgotten))
 
     def _with_caveats(self, receipt: Receipt) -> Receipt:
         """Return the receipt with what was odd about keys and indexes."""
         from .fetch.model import Caveat, Receipt
 
         receipt = receipt.with_warnings("key-file", self._key_problems)
-        more = tuple(Caveat("rollback", message, mirror) for mirror, message in self.rollbacks)
+        more = tuple(
+            Caveat(code, message, mirror)
+            for code, doubts in (("history-damaged", self.forgotten), ("rollback", self.rollbacks))
+            for mirror, message in doubts
+        )
         return Receipt(receipt.items, receipt.network_bytes, receipt.warnings + more, receipt.status)
 
     def _resolve_steps(
@@ -399,15 +410,27 @@ def read_head(path: str, size: int) -> bytes:
         return file.read(size)
 
 
-def _read_memory(path: str) -> bytes:
-    """Return the bytes of a small file of the store, b"" when there is none."""
+def _recall_memory(path: str) -> tuple[tuple[Seen, ...], str]:
+    """Return what was seen of an index, and the path of a damaged file of it ("" when there is none).
+
+    A damaged one is put aside, where it stays until somebody removes it: nobody can say any more what it held.
+    """
+    from .fetch.verify import freshness
+
+    damaged = f"{path}.damaged"
     try:
         with open(path, "rb") as file:
-            return file.read()
+            history = freshness.decode(file.read())
     except FileNotFoundError:
-        return b""
+        history = ()  # never seen
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}", context={"path": path}) from error
+    if history is None:
+        try:
+            os.replace(path, damaged)
+        except OSError as error:
+            raise cannot_write(damaged, damaged, error, cache=True) from error
+    return history or (), damaged if os.path.lexists(damaged) else ""
 
 
 def _remember(path: str, data: bytes) -> None:

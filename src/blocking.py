@@ -224,7 +224,7 @@ class Client(Base):
     def _share(self) -> None:
         """Give what this client has read to the other one, which needs no second reading then."""
         self._async._sources, self._async._known = self._sources, self._known
-        self._async.rollbacks = self.rollbacks
+        self._async.rollbacks, self._async.forgotten = self.rollbacks, self.forgotten
 
     def published_keys(self) -> dict[str, tuple[Published, ...]]:
         """See `AsyncClient.published_keys`."""

@@ -250,7 +250,10 @@ class PolicyError(TrustError):
 
 
 class FreshnessError(TrustError):
-    """An index that is older than it should be: ``rollback``, ``index-too-old`` or ``index-not-checked``."""
+    """An index that is, or may be, older than it should be.
+
+    The code is ``rollback``, ``index-too-old``, ``index-not-checked`` or ``history-damaged``.
+    """
 
     def __init__(self, code: str, message: str, *, hint: str, context: Mapping[str, Any]) -> None:
         super().__init__(message, hint=hint, context=context)

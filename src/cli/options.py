@@ -210,8 +210,8 @@ def local_target(path: str, option: str) -> str:
 
 
 def warn_of_rollbacks(client: Client) -> None:
-    """Say on stderr which mirrors show an older index again."""
-    for _, message in client.rollbacks:
+    """Say on stderr which mirrors show an older index again, or may do so unnoticed."""
+    for _, message in (*client.forgotten, *client.rollbacks):
         say(f"warning: {message}")
 
 

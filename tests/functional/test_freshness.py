@@ -73,6 +73,42 @@ def test_memory_outlives_a_damaged_local_index(cli: Cli, mirror: Path, tmp_path:
     assert done.code == 7
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"indexes": [["abc", 1, 1.0]]}',
+        b'{"indexes": [[1, 2]]}',
+        b'{"indexes": [["%s", 1, NaN]]}' % (b"0" * 64),
+        b'{"indexes": [["%s", 1e999, 1]]}' % (b"0" * 64),
+    ],
+)
+def test_a_damaged_memory_is_told_and_kept(cli: Cli, mirror: Path, tmp_path: Path, damage: bytes) -> None:
+    cli("resolve", "demo", *words(mirror), *DEBIAN)
+    (memory,) = (tmp_path / "cache").rglob("seen.json")
+    memory.write_bytes(damage)
+    aside = memory.with_name("seen.json.damaged")
+    for option in (["--require-fresh"], ["--max-index-age", "9d"]):
+        done = cli("resolve", "demo", *words(mirror, *option, "--json"), *DEBIAN)
+        assert (done.code, done.json["code"]) == (7, "history-damaged")
+        assert str(aside) in done.json["hint"]
+        assert aside.read_bytes() == damage
+    for _ in range(2):  # until the user has removed it
+        done = cli("resolve", "demo", *words(mirror), *DEBIAN)
+        assert done.code == 0
+        assert "warning: what was seen of the index of" in done.err
+        assert str(aside) in done.err
+    assert str(aside) in cli("list", *words(mirror)).err
+    done = cli("fetch", "demo", *words(mirror, "--json"), *DEBIAN)
+    assert [w["code"] for w in done.json["warnings"]] == ["history-damaged"]
+    aside.unlink()
+    done = cli("resolve", "demo", *words(mirror, "--require-fresh"), *DEBIAN)
+    assert (done.code, "warning" in done.err) == (0, False)
+
+
 def test_a_frozen_index_is_refused_after_the_given_age(cli: Cli, mirror: Path, tmp_path: Path) -> None:
     assert cli("resolve", "demo", *words(mirror, "--max-index-age", "7d"), *DEBIAN).code == 0
     (memory,) = (tmp_path / "cache").rglob("seen.json")

@@ -58,15 +58,23 @@ def encode(history: tuple[Seen, ...]) -> bytes:
     return json.dumps({"schema": "cachefetch/seen/1", "indexes": seen}).encode("ascii")
 
 
-def decode(data: bytes) -> tuple[Seen, ...]:
-    """Read a history; a damaged one is empty: it is our own file, and forgetting is what deleting it does."""
+def decode(data: bytes) -> tuple[Seen, ...] | None:
+    """Read a history; None when it is damaged: what was seen is not known then, which is not the same as nothing."""
     try:
         document: Any = json.loads(data)
-        return tuple(
-            Seen(str(sha256), int(size), float(first)) for sha256, size, first in document["indexes"]
-        )
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return ()
+        found = [Seen(sha256, int(size), float(first)) for sha256, size, first in document["indexes"]]
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    right = all(isinstance(one.sha256, str) and len(one.sha256) == 64 and one.first >= 0 for one in found)
+    return tuple(found) if right else None
+
+
+def forgotten_message(mirror: str, damaged: str) -> str:
+    """Return the warning about a history that could not be read and was put aside as the file `damaged`."""
+    return (
+        f"what was seen of the index of {mirror} is lost, so an older index cannot be told from a new one: "
+        f"the file was damaged; look at {damaged} and remove it to begin again with what the mirror has now"
+    )
 
 
 def rollback_message(mirror: str, verdict: Verdict) -> str:
@@ -88,6 +96,7 @@ def require(
     max_age: float | None,
     now: float,
     memory: str,
+    damaged: str = "",
 ) -> None:
     """Refuse an index that is not fresh enough.
 
@@ -99,15 +108,23 @@ def require(
         max_age: seconds; refuse an index that has not changed for longer; None for no limit.
         now: Unix seconds.
         memory: path of the history, for the hint.
+        damaged: path of a history that could not be read, and that nobody has removed yet.
 
     Raises:
-        FreshnessError: code ``rollback``, ``index-not-checked`` or ``index-too-old``.
+        FreshnessError: code ``history-damaged``, ``rollback``, ``index-not-checked`` or ``index-too-old``.
     """
     context: dict[str, Any] = {
         "mirror": mirror,
         "sha256": verdict.seen.sha256,
         "first_seen": verdict.seen.first,
     }
+    if damaged and (fresh or max_age is not None):
+        raise FreshnessError(
+            "history-damaged",
+            f"the index of {mirror} may be an older one: what was seen of it before is lost, the file was damaged",
+            hint=f"compare the mirror with another source, then remove {damaged}: what the mirror has now counts",
+            context={**context, "path": damaged},
+        )
     if fresh and verdict.newer is not None:
         raise FreshnessError(
             "rollback",

@@ -10,6 +10,7 @@ from cachefetch.fetch.verify.freshness import MAX_SEEN, Seen, decode, encode, ju
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=20))
 def test_only_the_last_new_one_is_fresh(digests: list[str]) -> None:
+    digests = [letter * 64 for letter in digests]
     history: tuple[Seen, ...] = ()
     order: list[str] = []
     for now, digest in enumerate(digests):
@@ -24,8 +25,9 @@ def test_only_the_last_new_one_is_fresh(digests: list[str]) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_a_damaged_memory_is_empty(data: bytes) -> None:
-    assert decode(data) == ()
+def test_a_damaged_memory_is_no_empty_one(data: bytes) -> None:
+    assert decode(data) is None
+    assert decode(encode(())) == ()
 
 
 def test_memory_is_bounded() -> None:
@@ -44,6 +46,9 @@ def test_memory_is_bounded() -> None:
         ("b", {"max_age": 5.0}, "index-too-old"),
         ("a", {}, ""),
         ("b", {"fresh": True, "max_age": 100.0}, ""),
+        ("b", {"fresh": True, "damaged": "x"}, "history-damaged"),
+        ("b", {"max_age": 100.0, "damaged": "x"}, "history-damaged"),
+        ("b", {"damaged": "x"}, ""),
     ],
 )
 def test_what_is_required(digest: str, options: dict[str, object], code: str) -> None:
