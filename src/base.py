@@ -401,7 +401,7 @@ def _file_tag(path: str) -> str | None:
         info = os.stat(path)
     except OSError:
         return None
-    return f"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ino:x}"
+    return f"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ctime_ns:x}-{info.st_ino:x}"
 
 
 def read_head(path: str, size: int) -> bytes:

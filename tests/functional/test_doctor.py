@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.faults.server import FaultServer
 from tests.functional.conftest import FIXTURES, PAGE, Done
 from tests.services.nginx import Nginx
 from tests.services.program import find
@@ -148,16 +149,36 @@ def test_index_status_tells_age_size_and_digest_without_asking(
 
 
 def test_a_damaged_index_is_found_by_the_check(tmp_path: Path, cli: Callable[..., Done]) -> None:
-    shutil.copy(FIXTURES / "v2-signed/build_cache/index.json", tmp_path / "index.json")
-    cli("index", "update", "-m", tmp_path / "index.json")
-    body = tmp_path / "index.json"
-    before = body.stat()
-    body.write_bytes(body.read_bytes().replace(b'"version":"1.3.1"', b'"version":"1.3.2"', 1))
+    with FaultServer(str(FIXTURES / "v2-signed")) as server:
+        cli("index", "update", "-m", server.url)
+    (body,) = (tmp_path / "cache").glob("cachefetch/index/*/index-*.json")
+    before, text = body.stat(), body.read_bytes()
+    with open(body, "r+b") as file:
+        file.write(text.replace(b'"version":"1.3.1"', b'"version":"1.3.2"', 1))
     os.utime(body, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert cli("index", "status").code == 0
+    assert cli("index", "status").code == 0  # a copy of our own: only hashing it tells
     done = cli("index", "status", "--check")
     assert done.code == 10
     assert "DAMAGED: it is dropped, and the next command reads it anew" in done.out
+
+
+@pytest.mark.parametrize("kind", ["bare", "layout 2"])
+def test_a_change_of_the_same_size_with_its_time_set_back_is_noticed(
+    tmp_path: Path, cli: Callable[..., Done], kind: str
+) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(FIXTURES / "v2-unsigned", mirror)
+    body = mirror / "build_cache/index.json"
+    where = mirror if kind == "layout 2" else body
+    (mirror / "build_cache/index.json.hash").unlink(missing_ok=True)
+    assert "zlib@1.3.1" in cli("list", "zlib", "-m", where).out
+    before, text = body.stat(), body.read_bytes()
+    with open(body, "r+b") as file:  # the same file, as whoever hides a change would do it
+        file.write(text.replace(b'{"spec":{"name":"zlib"', b'{"spec":{"name":"zlob"'))
+    os.utime(body, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (body.stat().st_size, body.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert "zlob@1.3.1" in cli("list", "zlob", "-m", where).out
+    assert "zlib@" not in cli("list", "-m", where).out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

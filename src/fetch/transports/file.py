@@ -160,7 +160,7 @@ def _etag_of(path: str) -> str | None:
 
 
 def _etag(info: os.stat_result) -> str:
-    return f'"{info.st_size:x}-{info.st_mtime_ns:x}"'
+    return f'"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ctime_ns:x}-{info.st_ino:x}"'
 
 
 def _translate(error: OSError, path: str) -> MirrorError:

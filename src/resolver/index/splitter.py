@@ -172,9 +172,17 @@ class _Walk:
 
     def _record(self, key: str, at: int) -> int:
         """Note the record of that hash, its value at `at`; return where it ends."""
-        hash_, (record, end) = key.lower(), self._value(at)
+        hash_ = key.lower()
         self.rows.pop(hash_, None)
         self.broken.pop(hash_, None)
+        try:
+            record, end = self._value(at)
+        except ValueError as error:
+            end = self._end_of_broken(at)
+            if not end:
+                raise
+            self.broken[hash_] = f"{type(error).__name__}: {error}"
+            return end
         try:
             record = self._surface(at) if record is _TOO_DEEP else record
             spec = record["spec"]
@@ -185,6 +193,17 @@ class _Walk:
         except (KeyError, TypeError, AttributeError, StopIteration, UnicodeEncodeError) as error:
             self.broken[hash_] = f"{type(error).__name__}: {error}"
         return end
+
+    def _end_of_broken(self, at: int) -> int:
+        """Return where a record that is no JSON ends, 0 where that cannot be told.
+
+        It is told by what Spack writes in front of the next record, or behind the last one. Text in which another
+        record begins may have lost more than one: that is no single broken record.
+        """
+        end = _RECORD_END.search(self._text, at)
+        if end is None or _RECORD_BEGIN.search(self._text, at + 1, end.start()):
+            return 0
+        return end.end(1)
 
     def _surface(self, at: int) -> dict[str, Any]:
         """Return a record, and the members of its spec, with None for what is nested too deep."""
@@ -245,6 +264,12 @@ class _Walk:
 
 
 _TOO_DEEP = None
+#: As the fast path takes them, with any white space: the last members of a record, and then another or the end.
+_RECORD_BEGIN = re.compile(r'":\s*\{\s*"spec"\s*:')
+_RECORD_END = re.compile(
+    r'(\}\s*,\s*"ref_count"\s*:\s*\d+\s*,\s*"in_buildcache"\s*:\s*(?:true|false)\s*\})\s*'
+    r'(?:,\s*"[0-9A-Za-z]{32}"\s*:\s*\{|\}\s*[,}])'
+)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
 

@@ -220,7 +220,7 @@ class IndexStore:
                 "body": body,
                 "broken": str(len(broken)),
                 "unreadable": json.dumps({hash_: _reason(hash_, broken[hash_]) for hash_ in sorted(broken)}),
-                **_stat_facts(body),
+                **_stat_facts(body, local=local),
                 "checked": repr(time.time()),
                 "changed": repr(time.time()),
             }
@@ -329,7 +329,8 @@ class StoredIndex:
     def body_is_current(self) -> bool:
         """Return True while the file that the offsets point into is the one that was split."""
         try:
-            return all(self.meta[key] == value for key, value in _stat_facts(self.meta["body"]).items())
+            facts = _stat_facts(self.meta["body"], local="ctime" in self.meta)
+            return all(self.meta[key] == value for key, value in facts.items())
         except (OSError, KeyError):
             return False
 
@@ -714,9 +715,15 @@ def _storable(text: str) -> str | bytes:
     return text
 
 
-def _stat_facts(body: str) -> dict[str, str]:
+def _stat_facts(body: str, *, local: bool) -> dict[str, str]:
+    """Return what changes with an index file.
+
+    Of a file of a mirror (`local`) also the time that nobody can set back, as the other one can be. Not of a file of
+    our own: a store that is made read-only is still right.
+    """
     stat = os.stat(body)
-    return {"size": str(stat.st_size), "mtime": str(stat.st_mtime_ns), "inode": str(stat.st_ino)}
+    facts = {"size": str(stat.st_size), "mtime": str(stat.st_mtime_ns), "inode": str(stat.st_ino)}
+    return {**facts, "ctime": str(stat.st_ctime_ns)} if local else facts
 
 
 def _sync(path: str) -> None:

@@ -140,6 +140,57 @@ def test_the_last_of_several_members_with_one_key_counts() -> None:
     assert (version, [row[:2] for row in rows], len(broken)) == ("8", [("a" * 32, "two")], 1)
 
 
+#: Shapes that the fast path does not know, of a text that is as Spack writes it.
+ODD = {
+    "byte-order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "trailing data": lambda text: text + b"\n{}",
+    "more at the top": lambda text: b'{"note":"gr\xc3\xbcn",' + text[1:],
+    "spaces": lambda text: text.replace(b'},"ref_count":', b'} , "ref_count" : ').replace(
+        b'":{"spec', b'": {"spec'
+    ),
+    "version behind": lambda text: text.replace(b'"version":"8","inst', b'"inst')[:-2] + b',"version":"8"}}',
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@settings(max_examples=60)
+@given(st.data())
+def test_a_spoiled_record_is_skipped_and_counted_whatever_the_shape_of_the_rest(
+    odd: str, data: st.DataObject
+) -> None:
+    """Both paths read the same other records, and the record that no longer is JSON is known to be broken."""
+    document = index_of(6)
+    key = data.draw(st.sampled_from(list(document["database"]["installs"])))
+    text = compact(document)
+    begin = text.index(b'"arch":', text.index(key.encode() + b'":{"spec"'))
+    end = text.index(b'},"ref_count"', begin)
+    at = data.draw(st.integers(begin, end - 1))
+    spoiled = (
+        text[:at] + data.draw(st.sampled_from([b"{{", b"}}", b'"', b"\\", b",", b"[", b"nul"])) + text[at:]
+    )
+    fast = {}
+    for hash_, _, offset, length, _ in split([spoiled])[1]:
+        try:
+            fast[hash_] = json.loads(spoiled[offset : offset + length])
+        except ValueError:
+            assert hash_ == key
+    changed = ODD[odd](spoiled)
+    version, rows, broken = split_any(changed, what="test")
+    slow = {row[0]: json.loads(changed[row[2] : row[2] + row[3]]) for row in rows}
+    assert version == "8"
+    assert slow == fast
+    assert list(broken) == ([] if key in fast else [key])
+
+
+def test_text_that_may_have_lost_several_records_is_no_index() -> None:
+    text = compact(index_of(4))
+    second = text.index(b'":{"spec"', text.index(b'":{"spec"') + 9)
+    first_tail = text.index(b'},"ref_count"')
+    for spoiled in (text[:first_tail] + text[first_tail + 9 :], text[: first_tail - 9] + text[second - 9 :]):
+        with pytest.raises(FormatError):
+            split_any(spoiled + b"\n{}", what="test")
+
+
 @pytest.mark.parametrize(
     "data",
     [
