@@ -982,13 +982,13 @@ class _Request:
 
 
 async def _read(transport: Transport, get: Get, limits: Limits) -> Answer:
-    """Read a document whole; one that is small by its kind must be there in time, however its bytes drip."""
+    """Read a document whole; it must be there in time, however its bytes drip. What may be large has longer."""
     from anyio import fail_after
 
     from .fetch.transports.status import broken
 
     try:
-        with fail_after(limits.document_s if get.limit <= METADATA_LIMIT else None):
+        with fail_after(limits.document_s if get.limit <= METADATA_LIMIT else limits.page_s):
             reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
     except TimeoutError:
         raise broken(get.url, "not whole in time") from None

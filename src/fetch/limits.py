@@ -16,7 +16,8 @@ class Limits:
         blobs_per_host: the same, for one host and port.
         connect_timeout_s: for TCP and TLS together.
         first_byte_s: a server that says nothing for so long about a document or an index is given up,
-        document_s: so is one that has not sent a whole small document of an index after so long;
+        document_s: so is one that has not sent a whole small document of an index after so long,
+        page_s: or a whole cache page or spack.lock, which may have megabytes;
         silent_attempts: after so many tries where an index is asked for.
         stall_s: a transfer that brings less than `stall_bytes_per_s` for so long is given up (and retried).
         stall_bytes_per_s: see `stall_s`, bytes a second.
@@ -48,6 +49,7 @@ class Limits:
     connect_timeout_s: float = 10.0
     first_byte_s: float = 10.0
     document_s: float = 15.0
+    page_s: float = 60.0
     silent_attempts: int = 2
     stall_s: float = 60.0
     stall_bytes_per_s: int = 1024

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.functional.conftest import FIXTURES
+from tests.functional.conftest import FIXTURES, PAGE
 
 from cachefetch import Client
 from cachefetch.config import Config, Mirror
@@ -95,16 +95,23 @@ class _Dripping(SimpleHTTPRequestHandler):
         pass
 
 
-DRIPPED = Limits(first_byte_s=0.2, document_s=0.6, backoff_s=0.01)
+DRIPPED = Limits(first_byte_s=0.2, document_s=0.6, page_s=0.6, backoff_s=0.01)
 
 
-def test_a_dripping_mirror_is_asked_twice_and_hides_no_other(config: Config) -> None:
+@pytest.mark.parametrize("kind", ["mirror", "page"])
+def test_a_dripping_mirror_is_asked_twice_and_hides_no_other(
+    config: Config, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Dripping, "asked", 0)
+    served, path = (
+        (FIXTURES / "v3-unsigned", "") if kind == "mirror" else (Path(PAGE).parent, "/py-multidict.md")
+    )
     good = Mirror("good", str(FIXTURES / "v3-unsigned"), signed="none")
-    handler = partial(_Dripping, directory=str(FIXTURES / "v3-unsigned"))
+    handler = partial(_Dripping, directory=str(served))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            dripping = Mirror("dripping", f"http://127.0.0.1:{server.server_port}", signed="none")
+            dripping = Mirror("dripping", f"http://127.0.0.1:{server.server_port}{path}", signed="none")
             with Client([dripping, good], config=config, limits=DRIPPED) as client:
                 answer = client.resolve("zlib")
         finally:
