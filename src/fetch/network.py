@@ -36,7 +36,7 @@ class Network:
         system_trust: trust the certificates of the operating system in place of that list.
         client_cert, client_key: PEM files that this client identifies itself with; "" for none.
         netrc: file with passwords by host, used when no credential fits; "" for none.
-        credentials: by ``host`` or ``host:port``.
+        credentials: by ``host`` or ``host:port``; an IPv6 address in brackets.
     """
 
     ca_file: str = ""
@@ -78,7 +78,7 @@ class Network:
         checks: list[Callable[[], object]] = (
             [] if found else [self.tls_context, partial(self._from_netrc, "")]
         )
-        checks += [partial(self.authorization, host, 0, "") for host in self.credentials]
+        checks += [partial(_header, credential, host) for host, credential in self.credentials.items()]
         for check in checks:
             try:
                 check()
@@ -112,12 +112,10 @@ class Network:
 
             user, _, password = userinfo.partition(":")
             return _basic(unquote(user), unquote(password))
-        found = self.credentials.get(f"{host}:{port}") or self.credentials.get(host)
-        if found is not None:
-            if found.token:
-                return f"Bearer {_variable(found.token, host)}"
-            return _basic(_variable(found.user, host), _variable(found.password, host))
-        return self._from_netrc(host)
+        host = host.strip("[]")
+        name = f"[{host}]" if ":" in host else host  # as a URL has it
+        found = self.credentials.get(f"{name}:{port}") or self.credentials.get(name)
+        return self._from_netrc(host) if found is None else _header(found, name)
 
     def _from_netrc(self, host: str) -> str | None:
         if not self.netrc:
@@ -129,6 +127,12 @@ class Network:
         except (OSError, netrc.NetrcParseError) as error:
             raise ConfigError(f"cannot use the netrc file {self.netrc}: {error}") from None
         return _basic(found[0], found[2] or "") if found else None
+
+
+def _header(credential: Credential, host: str) -> str:
+    if credential.token:
+        return f"Bearer {_variable(credential.token, host)}"
+    return _basic(_variable(credential.user, host), _variable(credential.password, host))
 
 
 def _variable(name: str, host: str) -> str:

@@ -23,7 +23,7 @@ http {{
     sendfile on;
     {http}
     server {{
-        listen 127.0.0.1:{port} {listen};
+        listen {address}:{port} {listen};
         root {root};
         {server}
     }}
@@ -40,6 +40,7 @@ class Nginx(Server):
         tls: (certificate file, key file) for https.
         http, server: further lines of the configuration in these blocks.
         http2: offer HTTP/2 too; for https.
+        address: where it listens, an IPv6 address in brackets.
     """
 
     def __init__(
@@ -51,17 +52,19 @@ class Nginx(Server):
         http: str = "",
         server: str = "",
         http2: bool = False,
+        address: str = "127.0.0.1",
     ) -> None:
         program, port = find("nginx", "apt-get install nginx-light"), free_port()
         self._prefix = prefix
         if tls:
             server += f"\nssl_certificate {tls[0]};\nssl_certificate_key {tls[1]};"
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        self.url = f"{'https' if tls else 'http'}://{address}:{port}"
         os.makedirs(prefix, exist_ok=True)
         text = _CONFIG.format(
             prefix=prefix,
             root=root,
             port=port,
+            address=address,
             listen=("ssl http2" if http2 else "ssl") if tls else "",
             http=http,
             server=server,
@@ -70,7 +73,9 @@ class Nginx(Server):
         with open(config, "w") as file:
             # The workers of a master that root starts are another user, who may not read a private directory.
             file.write(("user root;\n" if os.getuid() == 0 else "") + text)
-        super().__init__([program, "-p", prefix, "-c", config, "-e", log], port, log)
+        super().__init__(
+            [program, "-p", prefix, "-c", config, "-e", log], port, log, host=address.strip("[]")
+        )
 
     def requests(self) -> list[str]:
         """Return the request lines so far, such as ``GET /v3/... HTTP/1.1`` and status, in order."""

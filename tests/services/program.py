@@ -37,9 +37,16 @@ class Server:
     """Runs `command`, which listens on `port`, as a context manager; its output goes to the file `log`."""
 
     def __init__(
-        self, command: Sequence[str], port: int, log: str, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        port: int,
+        log: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        host: str = "127.0.0.1",
     ) -> None:
         self.port = port
+        self._host = host
         self._command = command
         self._log = log
         self._environment = {**os.environ, **(environment or {})}
@@ -48,8 +55,8 @@ class Server:
         with open(self._log, "a") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as probe:
+                if probe.connect_ex((self._host, self.port)) == 0:
                     return self
             if self._process.poll() is not None:
                 break

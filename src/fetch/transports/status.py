@@ -50,7 +50,10 @@ def check_status(status: int, reason: str, retry: str | None, url: str, now: flo
             retry_after=retry_after(retry, now),
             throttled=status in _THROTTLED,
         )
-    raise MirrorError(f"{shown}: unexpected HTTP {status}", hint="check the mirror URL", context=context)
+    why = ""
+    if status == 400 and url[:6].lower() == "https:":  # nginx, for one, has no other status for it
+        why = "; a server that wants a client certificate may answer so: client_cert in [network] of the configuration"
+    raise MirrorError(f"{shown}: unexpected HTTP {status}{why}", hint="check the mirror URL", context=context)
 
 
 def refuse_downgrade(url: str, target_scheme: str) -> None:
