@@ -61,6 +61,11 @@ def old_spec(mirror: Path) -> Path:
     return sorted(mirror.glob("build_cache/*-zlib-*.spec.json.sig"))[0]
 
 
+def strange_keys(database: Any) -> None:
+    for record in database["installs"].values():
+        record["zzz"] = 1
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "v3 directory for a tarball": lambda m: made_directory(blob_of(m, zlib(m), ".install.")),
     "v3 fifo for a tarball": lambda m: made_fifo(blob_of(m, zlib(m), ".install.")),
@@ -85,6 +90,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "v3 record with nothing": lambda m: change_index(m, lambda d: first_record(d).update(spec={})),
     "v3 record of an external node": lambda m: change_index(m, no_version),
+    "v3 record of every node": lambda m: change_index(m, strange_keys),
     "v2 directory for a spec file": lambda m: made_directory(old_spec(m)),
     "v2 directory for a tarball": lambda m: made_directory(next(m.rglob("*-zlib-*.spack"))),
     "v2 directory for the index": lambda m: made_directory(m / "build_cache/index.json"),

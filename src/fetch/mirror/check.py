@@ -203,7 +203,9 @@ class Audit:
             await self._views()
             await to_thread.run_sync(self._strays)
             self._orphans(paths)
-        identities = [self._identity(one) for one in self.found.odd if one.wrong] + self.absent
+        # A record without a manifest is of a package that is `absent`, or of none: an external node, say.
+        packages = [one for one in self.found.odd if one.wrong and one.path]
+        identities = [self._identity(one) for one in packages] + self.absent
         return VerifyReport(
             len(paths),
             len(self.named),
