@@ -128,7 +128,7 @@ class BuildCache(Destination):
             return
         signed, unsigned = self._files[key]
         mine, other = (signed, unsigned) if is_signed(data) else (unsigned, signed)
-        if self.write(mine, data):
+        if self.write(mine, data, alone=os.path.lexists(os.path.join(self.mirror, other))):
             self.added[mine] = len(data)
         with files.store_errors(other), contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.mirror, other))

@@ -29,6 +29,7 @@ from ...resolver.index.readers.manifest import (
 )
 from ...resolver.index.writer import LAYOUT
 from ..store import files
+from ..store.batch import Together
 from ..store.cas import Store
 from ..store.lease import Lease, try_lease
 from ..store.locks import NO_LOCKS, Lock
@@ -80,6 +81,29 @@ class Destination(Store):
         self._paths: dict[str, str] = {}
         self._pending: dict[str, bytes] = {}
         self._asked_again: set[str] = set()
+        self._together: Together | None = None
+
+    def gather(self) -> None:
+        """From now on give names to the documents and manifests that are written many at a time, until `settle`.
+
+        Each is on the disk before it has its name, as one that is written alone. One that is there is replaced alone.
+        """
+        self._together = Together(self._alone)
+
+    def settle(self) -> None:
+        """Name what waits, and write alone again. Raises StoreError; what has no name then never was there."""
+        waiting, self._together = self._together, None
+        if waiting is not None:
+            try:
+                waiting.settle()
+            finally:
+                waiting.drop()
+
+    def drop(self) -> None:
+        """Forget what waits, and write alone again."""
+        waiting, self._together = self._together, None
+        if waiting is not None:
+            waiting.drop()
 
     def ask_again(self, stems: Iterable[str]) -> None:
         """Hold the manifests of these packages back: a mirror may have others by now."""
@@ -171,33 +195,48 @@ class Destination(Store):
         if data is not None:
             self.write(self._paths[key], data)
 
+    def discard(self, sha256: str) -> None:
+        """Remove a blob, also one that waits for its name."""
+        if self._together is not None:
+            self._together.take_back(self.path(sha256))
+        super().discard(sha256)
+
     def put_bytes(self, data: bytes, sha256: str) -> str:
         """Store a small blob; with `dry_run` only note it."""
         if self.dry_run:
             if self.locate(sha256) is None:
                 self.added[sha256] = len(data)
             return self.path(sha256)
-        if files.size_or_none(self.path(sha256)) != len(data):
-            self.added[sha256] = len(data)
-        elif self.read(sha256, len(data)) is None:  # damaged: the store would keep what has the right size
-            self.discard(sha256)
-            self.added[sha256] = len(data)
+        path = self.path(sha256)
+        if files.size_or_none(path) == len(data):
+            if self.read(sha256, len(data)) is not None:
+                return path
+            self.discard(sha256)  # damaged: the store would keep what has the right size
+        self.added[sha256] = len(data)
+        waiting = self._together
+        if waiting is not None and hashlib.sha256(data).hexdigest() == sha256 and waiting.add(path, data):
+            return path
         return super().put_bytes(data, sha256)
 
     def try_lock(self, key: str) -> Lock | Lease | None:
         """Lock a key; with `dry_run` nothing is written, and nothing needs a lock."""
         return Lock(None) if self.dry_run else super().try_lock(key)
 
-    def write(self, path: str, data: bytes) -> bool:
-        """Write a file of the mirror atomically; False when it was there with the same bytes."""
+    def write(self, path: str, data: bytes, *, alone: bool = False) -> bool:
+        """Write a file of the mirror atomically, `alone` at once; False when it was there with the same bytes."""
         path = os.path.join(self.mirror, path)
         with files.store_errors(path):
             if files.read_or_none(path) == data:
                 return False
+        if alone or self._together is None or not self._together.add(path, data):
+            self._alone(path, data)
+        return True
+
+    def _alone(self, path: str, data: bytes) -> None:
+        with files.store_errors(path):
             files.require_space(path, len(data))
             name = f"write-{os.getpid()}-{threading.get_ident():x}.part"
             files.write_atomic(os.path.join(self.own, "partial", name), path, data)
-        return True
 
     def read_file(self, path: str) -> bytes | None:
         """Return a small file of the mirror, None when it is not there."""

@@ -33,7 +33,7 @@ from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
 from .build_cache import BuildCache, read_build_cache_keys, write_build_cache_index
 from .destination import list_manifests
-from .inventory import each, portions, prove_selection, split_known, stem_of, unnamed
+from .inventory import each, gathered, portions, prove_selection, split_known, stem_of, unnamed
 from .journal import Row
 from .keys import Published, read_keys
 from .plan import Problem, SyncReport, make_plan, problem_of
@@ -234,22 +234,34 @@ class Sync:
 
     async def _bring(self, packages: Sequence[VerifiedPackage]) -> dict[int, CachefetchError]:
         """Bring payloads, publish manifests, record packages; return the errors by position."""
+        here = {number: self.brought.get(stem_of(package.wanted)) for number, package in enumerate(packages)}
         quick = await deliver_quickly(self.session, packages) if self.how.copy else {}
+        ready = {number: found for number, found in {**here, **quick}.items() if found is not None}
+        async with gathered(self.to):
+            rows = await to_thread.run_sync(self._publish_all, ready.values())
+        for row, delivered in zip(rows, ready.values(), strict=True):
+            self._done(row, delivered)
 
         async def one(number: int, package: VerifiedPackage) -> None:
-            delivered = quick.get(number) or self.brought.get(stem_of(package.wanted))
-            delivered = delivered or await deliver(self.session, number + 1, package)
-            row = await to_thread.run_sync(self._publish, delivered.package)
-            self.caveats += delivered.warnings
-            if delivered.origin == "network":
-                self.done["copied_blobs"] += 1
-                self.done["copied_bytes"] += delivered.package.tarball.size
-            self.journal.add(row)
-            self.done["packages"] += 1
+            if number not in ready:
+                delivered = await deliver(self.session, number + 1, package)
+                self._done(await to_thread.run_sync(self._publish, delivered.package), delivered)
 
         _, errors = await each(packages, one, self.session.limits.blob_connections)
         self.session.met.clear()
         return errors
+
+    def _done(self, row: Row, delivered: Delivered) -> None:
+        """Note a package whose manifest is published."""
+        self.caveats += delivered.warnings
+        if delivered.origin == "network":
+            self.done["copied_blobs"] += 1
+            self.done["copied_bytes"] += delivered.package.tarball.size
+        self.journal.add(row)
+        self.done["packages"] += 1
+
+    def _publish_all(self, delivered: Iterable[Delivered]) -> list[Row]:
+        return [self._publish(one.package) for one in delivered]
 
     def _publish(self, delivered: VerifiedPackage) -> Row:
         """Publish the manifest of a package whose blobs are here, and return its row for the journal."""

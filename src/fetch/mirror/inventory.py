@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import anyio
@@ -17,7 +18,16 @@ from .plan import is_complete, meets_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Container,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from typing import TypeVar
 
     from ..model import VerifiedPackage, Wanted
@@ -100,12 +110,24 @@ async def prove_selection(
     packages: dict[int, VerifiedPackage] = {}
     errors: dict[int, CachefetchError] = {}
     for first, portion in portions(wanted):
-        quick = await prove_quickly(session, portion)
-        found, failed = await each(portion, one, 2 * session.limits.metadata_in_flight)
+        async with gathered(destination):
+            quick = await prove_quickly(session, portion)
+            found, failed = await each(portion, one, 2 * session.limits.metadata_in_flight)
         session.met.clear()
         packages.update((first + number, package) for number, package in found.items())
         errors.update((first + number, error) for number, error in failed.items())
     return packages, errors
+
+
+@contextlib.asynccontextmanager
+async def gathered(destination: Destination) -> AsyncIterator[None]:
+    """Give names to what is written meanwhile many at a time, the last at the end; see `Destination.gather`."""
+    destination.gather()
+    try:
+        yield
+        await to_thread.run_sync(destination.settle)
+    finally:
+        destination.drop()
 
 
 def portions(things: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:

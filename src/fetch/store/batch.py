@@ -28,6 +28,8 @@ _GOOD = 64
 _REST_S = 0.25
 #: Files that wait at most: each is an open file.
 _MOST = 128
+#: Documents that wait at most.
+_SMALL = 250
 #: Fewer files than this are synced one by one,
 _FEW = 4
 #: and so are all after one call that took so many seconds: it has to write what others left to the system, too.
@@ -141,6 +143,69 @@ class Batches:
         else:
             self._store.note(one.sha256, info)
         one.done(one.path)
+
+
+class Together:
+    """Small files that are written now and named together, once all of them are on the disk. Any thread may add.
+
+    `again` writes a file whose name was taken meanwhile: (path, bytes).
+    """
+
+    def __init__(self, again: Callable[[str, bytes], object]) -> None:
+        self._again = again
+        self._waiting: list[tuple[int, str]] = []
+        self._mutex = threading.Lock()
+        self._sync = Syncer()
+
+    def add(self, path: str, data: bytes) -> bool:
+        """Write a file; False when it has to be written alone: it exists, or no file here can be without a name.
+
+        Raises:
+            StoreError: no space or no permission, for this file or an earlier one.
+        """
+        with files.store_errors(path):
+            descriptor = None if os.path.lexists(path) else files.write_unnamed(path, data)
+        if descriptor is None:
+            return False
+        with self._mutex:
+            self._waiting.append((descriptor, path))
+            full = len(self._waiting) >= _SMALL
+        if full:
+            self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Bring what waits to the disk, then name it. Raises StoreError."""
+        with self._mutex:
+            batch, self._waiting = self._waiting, []
+        try:
+            if batch:
+                with files.store_errors(batch[0][1]):
+                    self._sync([descriptor for descriptor, _ in batch])
+            for descriptor, path in batch:
+                with files.store_errors(path):
+                    named = files.give_name(descriptor, path) is not None
+                    data = b"" if named else os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                if not named:
+                    self._again(path, data)
+        finally:
+            for descriptor, _ in batch:
+                os.close(descriptor)
+
+    def take_back(self, path: str) -> None:
+        """Forget a file, if it waits."""
+        with self._mutex:
+            found = [one for one in self._waiting if one[1] == path]
+            self._waiting = [one for one in self._waiting if one[1] != path]
+        for descriptor, _ in found:
+            os.close(descriptor)
+
+    def drop(self) -> None:
+        """Forget what waits: it never had a name."""
+        with self._mutex:
+            batch, self._waiting = self._waiting, []
+        for descriptor, _ in batch:
+            os.close(descriptor)
 
 
 class Syncer:
