@@ -430,6 +430,25 @@ class PartWriter:
             files.start_write_back(self._handle, self._begun, self.offset - self._begun)
             self._begun = self.offset
 
+    def share(self, source: str) -> bool:
+        """Let an empty part share the bytes of a file; False where the file system cannot, or it has another size.
+
+        Nothing of it counts until `advance` hashed it: by then the source may be another one.
+        """
+        assert self.offset == 0, "bytes that count would be lost"
+        with files.store_errors(self._part):
+            try:
+                with open_regular(source) as file:
+                    shared = os.fstat(file.fileno()).st_size == self.size and files.reflink(
+                        file.fileno(), self._handle
+                    )
+            except OSError:
+                return False  # whoever reads it in the usual way says what is wrong with it
+            if shared and os.fstat(self._handle).st_size == self.size:
+                return True
+            self._truncate()
+            return False
+
     def begin_ranges(self, info: PartInfo) -> None:
         """From now on the rest comes by `write_at`, and `info.have` bytes count."""
         with files.store_errors(self._part):

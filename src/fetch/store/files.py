@@ -389,7 +389,7 @@ def _open_alone(path: str) -> int | None:
 
 def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int) -> None:
     with open(source, "rb") as read:
-        if not _reflink(read.fileno(), write.fileno()):
+        if not reflink(read.fileno(), write.fileno()):
             require_space(path, size)
             import shutil  # with its archive formats: only copies need it
 
@@ -398,7 +398,8 @@ def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int) -> None:
         os.fsync(write.fileno())
 
 
-def _reflink(source: int, target: int) -> bool:
+def reflink(source: int, target: int) -> bool:
+    """Let a file share the bytes of another one, by descriptors; False where the file systems cannot."""
     if not sys.platform.startswith("linux"):
         return False
     import fcntl
