@@ -183,6 +183,9 @@ class _Walk:
                 raise
             self.broken[hash_] = f"{type(error).__name__}: {error}"
             return end
+        if not _GOES_ON.match(self._text, end) and (whole := self._end_of_broken(at)) > end:
+            self.broken[hash_] = "it ends before the text that Spack writes behind a record"
+            return whole
         try:
             record = self._surface(at) if record is _TOO_DEEP else record
             spec = record["spec"]
@@ -266,6 +269,8 @@ class _Walk:
 _TOO_DEEP = None
 #: As the fast path takes them, with any white space: the last members of a record, and then another or the end.
 _RECORD_BEGIN = re.compile(r'":\s*\{\s*"spec"\s*:')
+#: What follows a whole record: the next one, or the end of all.
+_GOES_ON = re.compile(r'\s*(?:,\s*"[0-9A-Za-z]{32}"\s*:|\}\s*[,}])')
 _RECORD_END = re.compile(
     r'(\}\s*,\s*"ref_count"\s*:\s*\d+\s*,\s*"in_buildcache"\s*:\s*(?:true|false)\s*\})\s*'
     r'(?:,\s*"[0-9A-Za-z]{32}"\s*:\s*\{|\}\s*[,}])'

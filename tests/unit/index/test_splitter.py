@@ -242,3 +242,16 @@ def test_memory_holds_one_record_only() -> None:
         longest = max(longest, len(splitter._buffer))
     list(splitter.close())
     assert longest < 8192
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("behind", [b'"arch":{', b'"target":'])
+def test_a_record_that_two_braces_end_early_spoils_no_other(odd: str, behind: bytes) -> None:
+    document = index_of(6)
+    key = list(document["database"]["installs"])[2]
+    text = compact(document)
+    at = text.index(behind, text.index(key.encode() + b'":{"spec"')) + len(behind)
+    changed = ODD[odd](text[:at] + b"}}" + text[at:])
+    version, rows, broken = split_any(changed, what="test")
+    assert (version, list(broken)) == ("8", [key])
+    assert {row[0] for row in rows} == set(document["database"]["installs"]) - {key}
