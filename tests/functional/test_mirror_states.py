@@ -287,7 +287,7 @@ def test_a_store_that_cannot_be_written_is_no_fault_of_the_mirror(
         done = cli("resolve", "zlib", "-m", f"{server.url}/mirror", *DEBIAN, "--json")
     assert (done.code, done.json["schema"]) == (10, "cachefetch/error/1")
     assert str(tmp_path / "file") in done.json["message"]
-    assert "XDG_CACHE_HOME" in done.json["hint"]
+    assert "CACHEFETCH_CACHE_DIR" in done.json["hint"]
 
 
 def test_a_v2_index_whose_hash_file_lags_is_read_and_said(
