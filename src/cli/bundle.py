@@ -26,7 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="*",
         metavar="SPEC|FILE|DIR",
-        help="export: specs or lock files as for `sync`, everything without; else: the bundles",
+        help="export: specs or lock files as for `sync`, everything without; import, verify: volumes, or "
+        "directories for all volumes in them (import takes of a file that volume alone)",
     )
     parser.add_argument("--to", metavar="PATH", help="export: FILE.bundle or a directory; import: the mirror")
     export = parser.add_argument_group("export")

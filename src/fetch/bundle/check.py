@@ -179,10 +179,7 @@ def check_bundle(volumes: Sequence[Volume], source: Source, now: float) -> Bundl
     signature, key = check_bundle_signature(volumes, source, now)
     try:
         bundle = Bundle(volumes)
-    except (
-        FormatError,
-        OSError,
-    ) as error:  # not one list that can be read, or volumes that contradict each other
+    except (FormatError, OSError) as error:  # no list can be read, or volumes contradict each other
         return unreadable_bundle(volumes[0], error)
     problems = lost_volumes(bundle)
     here = [entry for entry in bundle.contents.entries if bundle.volumes and not bundle.lacking(entry)]
