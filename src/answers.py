@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .sources import Sources
 
 _HASH_LENGTH = 32
+#: A hash or the beginning of one, long enough to mean it.
+_HASH = re.compile(r"[a-z2-7]{4,32}")
 #: What can be asked for as a package.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -254,6 +256,8 @@ def _not_one(query: Spec, found: Sequence[Record], sources: Sources) -> UsageErr
         )
     states = "; ".join(f"{state.mirror} is {state.state}" for state in sources.states)
     near = () if sources.specs.named(query.name) else _near_names(query.name, sources.specs)
+    if _is_hash(query.name, sources.specs):
+        near = (f"the hash /{query.name}",)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `cachefetch list`"
     return NoMatchError(f"no binary satisfies {query} ({states})", hint=hint)
 
@@ -365,6 +369,11 @@ def _labelled(virtual: str, specs: Specs) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def _is_hash(name: str | None, specs: Specs) -> bool:
+    """Tell whether what was read as a package name is a hash without its slash, or the beginning of one."""
+    return bool(name and _HASH.fullmatch(name) and specs.with_prefix(name) and not specs.named(name))
+
+
 def _why_none(context: Context, specs: Specs) -> str:
     """Say why there is not even one candidate: unknown, or known and held by no mirror."""
     spec, indexes = context.spec, len(specs.sources)
@@ -374,8 +383,11 @@ def _why_none(context: Context, specs: Specs) -> str:
         known = [record.node for name in names for record in specs.named(name)]
     else:
         known = [record.node for record in specs.with_prefix(spec.hash or "")]
+    if not known and spec.name:
+        meant = "; did you mean the hash " if _is_hash(spec.name, specs) else ""
+        return f"no package {spec.name} {where}" + (meant and f"{meant}/{spec.name}?")
     if not known:
-        return f"no package {spec.name} {where}" if spec.name else f"/{spec.hash} matches no binary {where}"
+        return f"/{spec.hash} matches no binary {where}"
     labels = sorted({f"{node.name}@{node.version}" for node in known})
     shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
     one = len(labels) == 1

@@ -334,7 +334,7 @@ class Base:
         sources = yield from self._open_steps()
         query = parse_queries((spec,), specs=sources.specs)
         facts = host if host is not None else self._detect(None)
-        return shown(query[0], sources, facts, policy=self.options.policy)
+        return changed(shown(query[0], sources, facts, policy=self.options.policy), notes=self.key_notes())
 
     def _list_steps(self, spec: str | None, externals: bool, host: Host | None) -> Steps[Listing]:
         parse_constraint(spec)  # a typing error shows before any mirror is asked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..resolver import explain
-from .options import add_host, add_mirrors, add_output, client_from, host_from
+from .options import add_host, add_mirrors, add_output, client_from, host_from, warn_of_rollbacks
 from .report import document, line, say
 
 TYPE_CHECKING = False
@@ -30,8 +30,9 @@ def execute(args: argparse.Namespace) -> int:
     """Print everything that is known."""
     with client_from(args) as client:
         found = client.show(" ".join(args.spec), host=host_from(args, client))
-        for note in client.key_notes():
-            say(f"warning: {note}")
+        warn_of_rollbacks(client)
+    for note in found.notes:
+        say(f"warning: {note}")
     if args.json:
         document(found.to_dict())
         return 0

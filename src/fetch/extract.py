@@ -15,7 +15,7 @@ import stat
 import tempfile
 from dataclasses import dataclass
 
-from ..errors import ArchiveError, StoreError, UsageError
+from ..errors import ArchiveError, StoreError, UsageError, cannot_write
 from .store.files import store_errors
 from .unpack.beside import Beside, HelperGone, worthwhile
 from .unpack.expand import Expanded
@@ -126,27 +126,50 @@ def _extract(archive: Beside | Expanded, target: str, sha256: str, portable: boo
 
 
 def require_absent(destination: str) -> str:
-    """Return the absolute path of a directory to make. Raises UsageError when it exists and is not empty, or cannot."""
+    """Return the absolute path of a directory that can be made.
+
+    Raises:
+        UsageError: it exists and is not empty, is no directory, or its name is too long.
+        StoreError: it may not be read, or nothing may be made there.
+    """
     target = os.path.abspath(destination)
+    problem, hint = (
+        "",
+        "a package is unpacked into a new directory: name one that does not exist, or an empty one",
+    )
     try:
-        empty = not os.listdir(target)
+        if os.listdir(target):
+            problem = f"{target} exists"
     except FileNotFoundError:
-        empty = not os.path.lexists(target)
+        if os.path.lexists(target):
+            problem = f"{target} is a symlink to nothing"
+    except NotADirectoryError:
+        problem = f"{_first_file(target)} is a file, not a directory"
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(
-                f"{target}: the name is too long for this file system",
-                hint="name a shorter directory",
-                context={"path": target},
-            ) from error
-        empty = False
-    if not empty:
-        raise UsageError(
-            f"{target} exists",
-            hint="a package is unpacked into a new directory: name one that does not exist, or an empty one",
-            context={"path": target},
-        )
+        if error.errno != errno.ENAMETOOLONG:
+            raise cannot_write(target, target, error) from error
+        problem, hint = f"{target}: the name is too long for this file system", "name a shorter directory"
+    if problem:
+        raise UsageError(problem, hint=hint, context={"path": target})
+    _require_writable(os.path.dirname(target))
     return target
+
+
+def _first_file(path: str) -> str:
+    """Return the part of `path` that is no directory."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _require_writable(parent: str) -> None:
+    """Refuse early what could not be written later, after everything was fetched. Raises StoreError."""
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if os.access(parent, os.W_OK | os.X_OK):
+        return
+    reason = errno.EROFS if os.statvfs(parent).f_flag & os.ST_RDONLY else errno.EACCES
+    raise cannot_write(parent, parent, OSError(reason, os.strerror(reason)))
 
 
 def _unpack(source: Source, tree: Tree) -> Contents:

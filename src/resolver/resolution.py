@@ -347,7 +347,7 @@ class Shown:
     """One binary with all that is known of it.
 
     `problems` are the reasons against it on the host; `closure` are its link and run dependencies without itself,
-    `build` the direct dependencies that only the build needed.
+    `build` the direct dependencies that only the build needed, `notes` what is odd about the key directory.
     """
 
     artifact: Artifact
@@ -360,6 +360,7 @@ class Shown:
     host_provides: tuple[str, ...]
     missing: tuple[Missing, ...]
     mirrors: tuple[MirrorState, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``cachefetch/show/1`` document."""
@@ -387,4 +388,5 @@ class Shown:
             "host_provides": list(self.host_provides),
             "missing": [node.to_dict() for node in self.missing],
             "mirrors": [state.to_dict() for state in self.mirrors],
+            "notes": list(self.notes),
         }

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.tools.archive import entry, package, stored
 from tests.tools.mirrors import make_node, write_index, write_package
 
 from cachefetch import Client
+from cachefetch.errors import StoreError
+from cachefetch.fetch.extract import require_absent
 
 Cli = Callable[..., Done]
 ZLIB = "/4znr57ewjpwhs3c5cux3abeg2ygubgbl"
@@ -218,3 +221,58 @@ def test_names_in_an_archive_cannot_speak_to_the_terminal(cli: Cli, tmp_path: Pa
         assert not any(text.startswith("hint: evil") for text in done.err.splitlines())
         for letter in (done.out + done.err).replace("\n", ""):
             assert letter.isprintable(), repr(letter)
+
+
+@pytest.mark.parametrize("spec", [ZLIB[1:], ZLIB[1:8]])
+@pytest.mark.parametrize("command", ["extract", "fetch", "resolve", "show"])
+def test_a_hash_without_slash_is_recognised(cli: Cli, tmp_path: Path, command: str, spec: str) -> None:
+    directory = [tmp_path / "x"] if command == "extract" else []
+    done = cli(command, spec, *directory, *TRUSTED)
+    assert done.code == 3
+    assert f"did you mean the hash /{spec}?" in done.err
+    assert "did you mean the hash" not in cli(command, "zlibx", *directory, *TRUSTED).err
+
+
+def test_a_place_below_a_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/x", "file/x/y"):
+        done = cli("extract", ZLIB, tmp_path / place, *TRUSTED, "--json")
+        assert (done.code, done.json["code"]) == (2, "usage")
+        assert done.json["message"] == f"{tmp_path / 'file'} is a file, not a directory"
+    (tmp_path / "link").symlink_to("nowhere")
+    done = cli("extract", ZLIB, tmp_path / "link", *TRUSTED, "--json")
+    assert (done.code, "is a symlink to nothing" in done.json["message"]) == (2, True)
+
+
+@pytest.mark.parametrize("place", ["closed", "closed/x", "closed/x/y", "readable/x", "readable/x/y"])
+def test_a_place_without_permission(tmp_path: Path, place: str) -> None:
+    """It is said before anything is fetched, and it is not called a place that exists."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as base:  # below no directory of this user, as tmp_path is
+        os.chmod(base, 0o755)
+        for name, mode in (("closed", 0o700), ("readable", 0o755)):
+            Path(base, name).mkdir()
+            Path(base, name).chmod(mode)
+        target = str(Path(base, place))
+        os.setresuid(65534, 65534, 0)
+        try:
+            with pytest.raises(StoreError, match="Permission denied") as caught:
+                require_absent(target)
+        finally:
+            os.setresuid(0, 0, 0)
+        assert caught.value.exit_code == 10
+        assert "exists" not in caught.value.message
+        assert "make the directory writable" in caught.value.hint
+
+
+def test_a_place_on_a_read_only_file_system(cli: Cli, tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        done = cli("extract", ZLIB, tmp_path / "x", *TRUSTED, "--json")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert (done.code, done.json["code"]) == (10, "store")
+    assert "Read-only file system" in done.json["message"]
+    assert "stored" not in done.err

@@ -166,6 +166,7 @@ def test_commands_that_use_no_key_name_damaged_key_files(cli: Cli, tmp_path: Pat
         assert [Path(note.split()[2]).name for note in notes] == expected
         assert all("key trust" in note for note in notes)
     assert cli("list", "-m", MIRROR, "--json").json["notes"] == notes
+    assert cli("show", ZLIB, "-m", MIRROR, "--json").json["notes"] == notes
     for words in (ask, ("list", "-m", MIRROR), ("show", ZLIB, "-m", MIRROR)):
         done = cli(*words)
         assert all(note in done.err for note in notes), words

@@ -301,3 +301,23 @@ def test_repair_needs_a_source(cli: Cli, mirror: Path) -> None:
     flip_tarball(mirror)
     assert verify(cli, mirror, "--repair").code == 2
     assert verify(cli, mirror, "--from", MIRROR).code == 2
+
+
+@pytest.mark.parametrize(("where", "code"), [("manifest", "bad-format"), ("spec", "size-mismatch")])
+def test_an_oversize_document_is_one_problem_with_one_code(
+    cli: Cli, mirror: Path, tmp_path: Path, where: str, code: str
+) -> None:
+    """`verify`, `fetch` and `sync` call it the same: nobody reads it to the end, so nobody knows more of it."""
+    path = manifest_of(mirror, "zlib")
+    hash_ = path.name.split(".spec.")[0].rpartition("-")[2]
+    if where == "manifest":
+        path.write_bytes(path.read_bytes().replace(b"-----END", b" " * (2 << 20) + b"\n-----END"))
+    else:
+        blob = blob_of(mirror, path, ".spec.")
+        blob.write_bytes(blob.read_bytes() + bytes(17 << 20))
+    done = verify(cli, mirror)
+    assert (done.code, {p["what"] for p in done.json["problems"]}) == (9, {code})
+    done = cli("fetch", f"/{hash_}", "--no-deps", "-m", mirror, "--key", KEY, "--json")
+    assert (done.code, done.json["code"]) == (6, code)
+    done = cli("sync", f"/{hash_}", "--from", mirror, "--key", KEY, "--to", tmp_path / "to", "--json")
+    assert {p["what"] for p in done.json["problems"]} == {code}

@@ -28,7 +28,7 @@ from ..verify.policy import check_signature
 from ..verify.specfile import tarball_digest
 from .build_cache import BuildCache, check_place
 from .check import INDEX_LIMIT, Audit
-from .examine import LARGE, Checked, hash_file, read_up_to, told
+from .examine import LARGE, Checked, hash_file, read_document, told
 from .inventory import each
 from .keys import check_key
 from .plan import Problem
@@ -171,7 +171,7 @@ class BuildCacheAudit(Audit):
 
     def _one_local(self, path: str, pool: ThreadPoolExecutor) -> Future[None] | None:
         try:
-            data = read_up_to(f"{self.local}/{path}", MAX_SPEC_BLOB_SIZE)
+            data = read_document(f"{self.local}/{path}", MAX_SPEC_BLOB_SIZE)
             identity, tarball, sha256 = self._read(data, path)
             size = os.path.getsize(f"{self.local}/{tarball}")
         except FileNotFoundError as error:

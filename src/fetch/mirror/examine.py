@@ -173,7 +173,7 @@ class Examiner:
         """Return the root of the spec document, as it is written, with its format and place; and the tarball."""
         rules = self.rules
         try:
-            data = read_up_to(f"{rules.root}/{path}", rules.manifest_bytes)
+            data = read_document(f"{rules.root}/{path}", rules.manifest_bytes)
             spec, tarball = self.refs(data, path)
         except (OSError, CachefetchError) as error:
             wrong.append(told(error, path))
@@ -356,6 +356,18 @@ def hash_file(path: str, size: int | None = None) -> tuple[int, str, bytes]:
     finally:
         os.close(descriptor)
     return found, digest.hexdigest(), head
+
+
+def read_document(path: str, limit: int) -> bytes:
+    """Return a small file that nothing gives a size to. Raises FormatError when it is too large, as `fetch` does."""
+    data = read_up_to(path, limit)
+    if len(data) > limit:
+        raise FormatError(
+            f"{os.path.basename(path)} has more than the {limit} bytes that such a document may have",
+            hint="the mirror is damaged or not a Spack build cache",
+            context={"path": path, "limit": limit},
+        )
+    return data
 
 
 def read_up_to(path: str, limit: int) -> bytes:
