@@ -395,6 +395,10 @@ def _why_none(context: Context, specs: Specs) -> str:
         what = "an external" if one else "externals"
     else:
         what = "a dependency" if one else "dependencies"
+    if not spec.name and len(known) == 1 and known[0].build_spec:
+        from .resolver.explain import spliced_text
+
+        return f"{shown}/{known[0].hash[:7]} is {spliced_text(known[0].build_spec)}"
     text = f"{shown} {'is' if one else 'are'} known only as {what} of the builds: no mirror holds "
     return text + ("it" if one else "them")
 
@@ -472,7 +476,10 @@ def with_missing(answer: Resolution, missing: Sequence[tuple[str, str]], nodes: 
     for node in nodes:
         for edge in node.closure_edges():
             parents.setdefault(edge.hash, []).append(closures.label(node))
-    found = tuple(Missing(name, hash_, tuple(parents.get(hash_, ()))) for name, hash_ in missing)
+    spliced = {node.hash: node.build_spec for node in nodes}
+    found = tuple(
+        Missing(name, hash_, tuple(parents.get(hash_, ())), spliced.get(hash_)) for name, hash_ in missing
+    )
     return changed(answer, status="incomplete", missing=found)
 
 

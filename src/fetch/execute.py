@@ -16,7 +16,7 @@ from .limits import DEFAULT_LIMITS
 from .metadata import prove
 from .model import Caveat, Item, Meter, Receipt
 from .payload import deliver
-from .plan import plan
+from .plan import plan, room_needed
 from .quick import deliver_quickly, prove_quickly
 from .retry import Clockwork
 from .session import Session
@@ -282,14 +282,14 @@ def _inventory(store: Store, blobs: Iterable[str]) -> dict[str, Stored]:
 
 
 def _require_space(store: Store, made: FetchPlan, to: str | None, here: Mapping[str, int]) -> None:
-    tarballs = [step.package.tarball for step in made.steps]
-    sizes = {**here, **{blob.sha256: blob.size for blob in tarballs}}
     if made.get_bytes:
-        missing = {step.package.tarball.sha256 for step in made.steps if step.stored is None}
+        getting = [step.package for step in made.steps if step.stored is None]
+        missing = {package.tarball.sha256 for package in getting}
         parts = sum(store.part_size(sha256) for sha256 in missing & store.parts())
-        store.require_space(max(0, made.get_bytes - parts))
+        store.require_space(max(0, room_needed(getting) - parts))
     if to is not None:
-        store.require_space_out(to, sum(sizes.values()))
+        out = [step.package for step in made.steps if step.package.tarball.sha256 not in here]
+        store.require_space_out(to, sum(here.values()) + room_needed(out))
 
 
 def _wanted(package: VerifiedPackage) -> Wanted:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .layouts import V2
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .model import VerifiedPackage
     from .store.cas import Stored
@@ -32,6 +34,19 @@ class FetchPlan:
     def reused(self) -> int:
         """Number of packages whose payload is stored already."""
         return sum(step.stored is not None for step in self.steps)
+
+
+def room_needed(packages: Iterable[VerifiedPackage]) -> int:
+    """Return the bytes that the payloads of `packages` are sure to take, each blob counted once.
+
+    A manifest proves a size. In layout 2 only the server tells it, and each alone fits: of these the largest counts, so
+    that sizes that are no truth are the fault of their packages, not of all.
+    """
+    proven: dict[str, int] = {}
+    told: dict[str, int] = {}
+    for package in packages:
+        (told if package.layout == V2 else proven)[package.tarball.sha256] = package.tarball.size
+    return sum(proven.values()) + max(told.values(), default=0)
 
 
 def plan(packages: Sequence[VerifiedPackage], inventory: Mapping[str, Stored]) -> FetchPlan:

@@ -107,8 +107,9 @@ def _lacking(missing: Mapping[str, str], walked: Sequence[Node]) -> tuple[Missin
         for edge in node.closure_edges():
             if edge.hash in parents:
                 parents[edge.hash].append(label(node))
+    spliced = {node.hash: node.build_spec for node in walked if node.hash in missing}
     return tuple(
-        Missing(name, hash_, tuple(dict.fromkeys(parents[hash_])))
+        Missing(name, hash_, tuple(dict.fromkeys(parents[hash_])), spliced.get(hash_))
         for hash_, name in sorted(missing.items(), key=lambda item: (item[1], item[0]))
     )
 

@@ -200,8 +200,14 @@ def missing_lines(resolution: Resolution) -> list[str]:
     """Name each closure node that no mirror has, and who needs it."""
     return [
         f"missing  {node.name}/{node.hash[:7]}, needed by {', '.join(node.needed_by) or 'the request'}"
+        + (f"; it is {spliced_text(node.build_spec)}" if node.build_spec else "")
         for node in resolution.missing
     ]
+
+
+def spliced_text(build_spec: str) -> str:
+    """Say why a spliced node may have no binary, and what there is instead."""
+    return f"spliced: Spack relocates it from the binary of its build spec, which is fetched as /{build_spec}"
 
 
 def conflict_lines(resolution: Resolution) -> list[str]:

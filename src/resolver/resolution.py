@@ -233,15 +233,20 @@ class MirrorState:
 
 @frozen
 class Missing:
-    """A closure node without a binary in any mirror, and the nodes that need it."""
+    """A closure node without a binary in any mirror, and the nodes that need it.
+
+    `build_spec` is the hash of the binary that Spack would make a spliced node from, None for any other node.
+    """
 
     name: str
     hash: str
     needed_by: tuple[str, ...]
+    build_spec: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `missing` entry."""
-        return {"name": self.name, "hash": self.hash, "needed_by": list(self.needed_by)}
+        entry = {"name": self.name, "hash": self.hash, "needed_by": list(self.needed_by)}
+        return {**entry, "build_spec": self.build_spec} if self.build_spec else entry
 
 
 @frozen

@@ -70,7 +70,10 @@ def resolution_from(document: dict[str, Any]) -> Resolution:
         roots=tuple(_root(root) for root in document["roots"]),
         closure=tuple(_artifact(entry) for entry in document["closure"]),
         host_provides=tuple(document["host_provides"]),
-        missing=tuple(Missing(m["name"], m["hash"], tuple(m["needed_by"])) for m in document["missing"]),
+        missing=tuple(
+            Missing(m["name"], m["hash"], tuple(m["needed_by"]), m.get("build_spec"))
+            for m in document["missing"]
+        ),
         conflicts=tuple(document["conflicts"]),
         coverage=tuple(_coverage(row) for row in document.get("coverage", ())),
         conflict_relax=tuple((e["query"], e["drop"]) for e in document.get("conflict_relax", ())),

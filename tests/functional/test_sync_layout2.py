@@ -213,3 +213,22 @@ def test_what_no_spec_file_names_is_pruned(cli: Cli, tmp_path: Path) -> None:
     done = sync(cli, "zlib", "--prune", fixture="v2-unsigned", to=to)
     assert (done.json["done"]["pruned"], stray.exists()) == (1, False)
     assert files(to) == before
+
+
+def test_sizes_that_fit_alone_but_not_together_are_faults_of_their_packages(
+    cli: Cli, tmp_path: Path, small_disk: Path
+) -> None:
+    """Nothing proves a size in layout 2: two files that are not what they should be do not end the whole run."""
+    source = shutil.copytree(FIXTURES / "v2-unsigned", tmp_path / "source")
+    small = sorted(source.rglob("*.spack"), key=lambda path: (path.stat().st_size, path.name))[:3]
+    for path in small[:2]:
+        with path.open("r+b") as file:
+            file.truncate(300_000)
+    hashes = [path.stem.rpartition("-")[2] for path in small]
+    chosen = [f"/{hash_}" for hash_ in hashes]
+    done = sync(cli, *chosen, fixture="v2-unsigned", to=small_disk / "to", source=source)
+    assert done.code == 9, done.err
+    assert {(p["hash"], p["what"]) for p in done.json["problems"] if p["hash"] in hashes} == {
+        (hash_, "digest-mismatch") for hash_ in hashes[:2]
+    }
+    assert len(list((small_disk / "to").rglob("*.spack"))) >= 1

@@ -27,6 +27,7 @@ from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
 from ..model import Source
 from ..payload import Payload, deliver
+from ..plan import room_needed
 from ..quick import deliver_quickly
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
@@ -209,13 +210,9 @@ class Sync:
         plan: SyncPlan,
         listing: Listing,
     ) -> None:
-        missing = {
-            package.tarball.sha256: package.tarball.size
-            for package in packages
-            if self.to.names(package)[0][0] in plan.copy
-        }
-        parts = sum(self.to.part_size(sha256) for sha256 in missing)
-        await to_thread.run_sync(self.to.require_space, max(0, sum(missing.values()) - parts))
+        missing = [package for package in packages if self.to.names(package)[0][0] in plan.copy]
+        parts = sum(self.to.part_size(sha256) for sha256 in {package.tarball.sha256 for package in missing})
+        await to_thread.run_sync(self.to.require_space, max(0, room_needed(missing) - parts))
         for stem in self.lost:
             await to_thread.run_sync(self.to.forget, stem)
         for _, portion in portions(packages):
