@@ -572,6 +572,17 @@ async def _run(
     return replace(report, status="no-candidate") if nothing else report
 
 
+def _refuse_itself(target: Source, others: Iterable[Source]) -> None:
+    """Refuse to repair a directory from itself. Raises UsageError."""
+    from .fetch.transports.file import local_path
+
+    here = os.path.realpath(local_path(target.url))
+    if any(not one.network and os.path.realpath(local_path(one.url)) == here for one in others):
+        raise UsageError(
+            f"{target.mirror} cannot be repaired from itself", hint="name another mirror with --from"
+        )
+
+
 async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool) -> VerifyReport:
     """Audit the first of the mirrors; with `repair` fetch what is damaged from the others, and audit again."""
     from dataclasses import replace
@@ -590,13 +601,20 @@ async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool
         )
     from .fetch.mirror.repair import repair_mirror
 
-    repaired, lost = await repair_mirror(lambda store: _session(engine, store), report, target, others)
+    _refuse_itself(target, others)
+    done = await repair_mirror(lambda store: _session(engine, store), report, target, others)
     after = await verify_mirror(session, target)
     mended = max(0, len(report.problems) - len(after.problems))
     # A package that is gone from manifests and index is told once more: nothing shows that it was there.
     told = {problem.hash for problem in after.problems}
-    gone = [problem for problem in lost if problem.hash and problem.hash not in told]
-    return replace(after, repaired=repaired, mended=mended, problems=(*after.problems, *gone))
+    gone = [problem for problem in done.problems if problem.hash and problem.hash not in told]
+    return replace(
+        after,
+        repaired=done.done["packages"],
+        mended=mended,
+        problems=(*after.problems, *gone),
+        warnings=(*after.warnings, *done.warnings),
+    )
 
 
 def _session(engine: dict[str, Any], store: Store) -> Session:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.functional.conftest import FIXTURES, KEY, Done
 from tests.functional.test_sync import files
-from tests.functional.test_verify import INDEX, blob_of, index_blob, manifest_of
+from tests.functional.test_verify import INDEX, blob_of, flip, index_blob, manifest_of
 from tests.functional.test_verify_formats import change_index, first_record, rewrite
 
 Cli = Callable[..., Done]
@@ -161,3 +161,20 @@ def test_a_package_that_nobody_has_is_told_although_the_index_is_right_again(
         ("ghost", ghost, "not-found")
     ]
     assert cli(*words).code == 0  # what is there is right
+
+
+def test_what_one_mirror_did_wrong_is_told_when_another_repairs(cli: Cli, tmp_path: Path) -> None:
+    mirror, wrong = (copy_of(SOURCE["v3"], tmp_path / name) for name in ("mirror", "wrong"))
+    flip(blob_of(mirror, zlib(mirror), ".install."))
+    flip(blob_of(wrong, zlib(wrong), ".install."))
+    words = ("verify", mirror, "--key", KEY, "--repair", "--from", wrong)
+    done = cli(*words, "--from", SOURCE["v3"], "--json")
+    assert done.code == 0, done.out
+    assert [text for text in done.json["warnings"] if text.startswith("security (digest-mismatch): mirror ")]
+
+
+def test_a_mirror_is_not_repaired_from_itself(cli: Cli, tmp_path: Path) -> None:
+    mirror = copy_of(SOURCE["v3"], tmp_path / "mirror")
+    flip(blob_of(mirror, zlib(mirror), ".install."))
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", mirror.as_uri(), "--json")
+    assert (done.code, "from itself" in done.json["message"]) == (2, True)

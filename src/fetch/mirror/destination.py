@@ -318,8 +318,14 @@ def check_destination(mirror: str, layout: str = "v3") -> None:
         names = set(os.listdir(mirror))
     except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        raise UsageError(
+            f"the destination {mirror} is not a directory", hint="name an empty directory, or a mirror"
+        ) from error
     except OSError as error:
-        raise UsageError(f"the destination {mirror} is not a directory: {error.strerror}") from error
+        raise UsageError(
+            f"the destination {mirror} cannot be read: {error.strerror}", hint="check its permissions"
+        ) from error
     found = {"v3": "v3", "build_cache": "v2"}
     there = {found[name] for name in names & found.keys()}
     if layout in there or names <= {OWN, "blobs", "lost+found"}:

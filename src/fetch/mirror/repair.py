@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..store.cas import Store
     from .check import VerifyReport
-    from .plan import Problem
+    from .plan import SyncReport
 
     Found = tuple[Mapping[str, Any], int]
 
@@ -48,7 +48,7 @@ async def repair_mirror(
     report: VerifyReport,
     target: Source,
     others: Sequence[Source],
-) -> tuple[int, tuple[Problem, ...]]:
+) -> SyncReport:
     """Put manifests where they belong, fetch the damaged packages from `others`, and write keys and index again.
 
     What is right stays: only the damaged file is fetched. The index keeps listing what it listed and is there. What
@@ -56,7 +56,7 @@ async def repair_mirror(
     a package of it that neither its index nor its spec file describes cannot be found there, and stays as it is.
 
     Returns:
-        The number of packages that are right now, and what could not be had.
+        What was done: the packages that are right now, what could not be had, what mirrors did wrong.
 
     Raises:
         StoreError: the mirror cannot be written, or a sync works on it.
@@ -76,10 +76,9 @@ async def repair_mirror(
                 destination.expect(stem_of(one), one)
             job = Job(wanted, tuple(others), {}, (), nodes.find)
             how = How(tolerant=True)
-            done = await Sync(session_for(destination), destination, journal, job, how).run()
+            return await Sync(session_for(destination), destination, journal, job, how).run()
         finally:
             await to_thread.run_sync(journal.close)
-    return done.done["packages"], done.problems
 
 
 def _wanted(
