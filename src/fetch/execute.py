@@ -20,6 +20,7 @@ from .plan import plan, room_needed
 from .quick import deliver_quickly, prove_quickly
 from .retry import Clockwork
 from .session import Session
+from .streams import deliver_streams
 from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
@@ -259,6 +260,7 @@ async def _prove_all(session: Session, wanted: Sequence[Wanted]) -> tuple[Verifi
 
 async def _deliver_all(session: Session, packages: Sequence[VerifiedPackage]) -> list[Delivered]:
     found = await deliver_quickly(session, packages)
+    found |= await deliver_streams(session, packages, found)
     return await _each(packages, found, lambda number, one: deliver(session, number, one), _wanted)
 
 

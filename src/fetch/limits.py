@@ -63,7 +63,7 @@ class Limits:
     spec_blob_bytes: int = 16 << 20
     small_bytes: int = 256 << 10
     split_bytes: int = 64 << 20
-    range_bytes: int = 8 << 20
+    range_bytes: int = 4 << 20
     split_connections: int = 4
     chunk_bytes: int = 1 << 20
     flush_s: float = 1.0

@@ -23,10 +23,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .model import Source, VerifiedPackage
     from .session import Session
-    from .store.cas import PartWriter
     from .store.cas import Stored as Place
     from .store.lease import Lease
     from .store.locks import Lock
+    from .store.part import PartWriter
     from .transports import Head, Transport
     from .transports.threads import Abort
 
@@ -188,7 +188,7 @@ class Payload:
             return ""
         if await self._shared(part, source, url) or await self._in_ranges(part, transport, source, url):
             return ""
-        sink = _IntoPart(self, part, source, url)
+        sink = IntoPart(self, part, source, url)
         asked = sink.asked
         try:
             await transport.receive(url, sink, offset=asked.offset, validator=asked.validator)
@@ -197,7 +197,7 @@ class Payload:
                 self.session.meter.network_bytes += sink.received
             self.session.drain()
         if part.offset < part.size:
-            raise _ended(url, part)
+            raise ended(url, part)
         return sink.encoding
 
     async def _shared(self, part: PartWriter, source: Source, url: str) -> bool:
@@ -212,7 +212,7 @@ class Payload:
             while part.offset < part.size:
                 if abort.set:
                     raise Aborted
-                part.advance(min(part.offset + _PIECE, part.size))
+                part.prove_shared(min(part.offset + _PIECE, part.size))
             part.commit_if_right()
 
         await run_abortable(prove)
@@ -246,7 +246,7 @@ class Payload:
         self.session.under_way[self.transfer] = part
 
 
-class _IntoPart:
+class IntoPart:
     """The sink that makes a part grow: hashed and written as it comes, never a byte more than promised."""
 
     def __init__(self, payload: Payload, part: PartWriter, source: Source, url: str) -> None:
@@ -294,7 +294,8 @@ def wrong_size(url: str, found: int, expected: int) -> TruncatedError:
     )
 
 
-def _ended(url: str, part: PartWriter) -> NetworkError:
+def ended(url: str, part: PartWriter) -> NetworkError:
+    """Return the error for a payload of which a part is missing."""
     return NetworkError(
         f"{redact(url)} ended after {part.offset} of {part.size} bytes",
         hint="try again",

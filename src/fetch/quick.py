@@ -54,7 +54,7 @@ async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int,
         for source in session.in_order(one.sources)[:1]
     ]
     try:
-        await _run(session, made, session.limits.metadata_in_flight)
+        await run(session, made, session.limits.metadata_in_flight)
     finally:
         session.drain()
     session.meter.network_bytes += proofs.received
@@ -78,7 +78,7 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
             if one.tarball.size <= limits.small_bytes
             for source in session.in_order([one.source, *one.wanted.sources])[:1]
         ]
-        await _run(session, made, min(limits.blob_connections, limits.blobs_per_host))
+        await run(session, made, min(limits.blob_connections, limits.blobs_per_host))
     session.meter.network_bytes += payloads.received
     return payloads.results
 
@@ -96,8 +96,10 @@ async def _storing(session: Session) -> AsyncIterator[Batches]:
     batches.check()
 
 
-async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int) -> None:
-    """Run errands, those at one host together."""
+async def run(
+    session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int, *, long: bool = False
+) -> None:
+    """Run errands, those at one host together; see `Transport.run_errands`."""
     hosts: dict[tuple[str, str], list[tuple[Source, Callable[[], Errand]]]] = {}
     for source, make in made:
         hosts.setdefault((scheme_of(source.url), host_of(source.url)), []).append((source, make))
@@ -111,7 +113,7 @@ async def _run(session: Session, made: Sequence[tuple[Source, Callable[[], Erran
             if transport is None:
                 await to_thread.run_sync(run_without_requests, errands)
             else:
-                await transport.run_errands(source.url, errands, max(1, width // len(hosts)))
+                await transport.run_errands(source.url, errands, max(1, width // len(hosts)), long=long)
         except SOURCE_ERRORS:
             pass  # of the URL or the certificates: the general way says it for each package
         except CachefetchError as error:

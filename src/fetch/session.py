@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .model import Meter, Source
     from .retry import Clockwork
-    from .store.cas import PartWriter, Store
+    from .store.cas import Store
     from .store.lease import Lease
     from .store.locks import Lock
+    from .store.part import PartWriter
     from .transports import Head, Transport, Transports
 
 
@@ -127,7 +128,7 @@ class Session:
         """Hand over what worker threads posted, and how far the transfers under way are."""
         while self._posted:
             self.emit(self._posted.popleft())
-        for transfer, part in self.under_way.items():
+        for transfer, part in list(self.under_way.items()):  # threads begin and end them meanwhile
             if part.offset != self._told.get(transfer):
                 self._told[transfer] = part.offset
                 self.emit(Progress(transfer, part.offset, part.size))

@@ -1,6 +1,7 @@
-"""One large payload over several connections: ranges are written where they belong and hashed in order behind them.
+"""One large payload over several connections: ranges are received into memory, written and hashed in order from it.
 
-One stream cannot use two cores, and on a long way that loses packets several streams are faster than one. The part
+One stream cannot use two cores, and on a long way that loses packets several streams are faster than one. A range is
+not asked for before the one that had its memory is hashed, so that no connection runs ahead of the hash. The part
 file counts up to where it is hashed (`PartInfo.have`), so a killed run continues there; what came in order is hashed
 every `flush_s`, and when the ranges end for any reason. A range that is cut goes on where it was cut. Anything else
 that goes wrong ends all ranges, and the next try goes on from the same place.
@@ -8,6 +9,7 @@ that goes wrong ends all ranges, and the next try goes on from the same place.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from functools import partial
 
@@ -18,13 +20,14 @@ from ..errors import CachefetchError, NetworkError
 from .resume import PartInfo
 from .retry import retryable
 from .transports import redact
+from .transports.threads import Abort, Aborted, run_abortable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .session import Session
-    from .store.cas import PartWriter
+    from .store.part import PartWriter
     from .transports import Head, Transport
 
 
@@ -54,6 +57,8 @@ class Split:
         self._ends: set[int] = set()  # of ranges that are complete, by their start
         self._at: dict[int, int] = {}  # how far each range has come, by its start
         self._state, self._hashing = threading.Lock(), threading.Lock()
+        self._hashed = threading.Condition()  # told when memory gets free
+        self._memory: list[memoryview] = []  # of ranges, one after the other in turn
 
     async def run(self, transport: Transport, connections: int) -> None:
         """Receive all ranges over so many connections, and make the payload visible if it is right.
@@ -62,6 +67,7 @@ class Split:
             NotInRanges: one stream has to bring the rest.
             CachefetchError: of the first range that failed; what came in order stays.
         """
+        self._memory = [_aligned(self._size) for _ in range(connections + 1)]
         failed: list[CachefetchError | NotInRanges] = []
         shown = anyio.Event()  # by the first answer: the server can, and its validator is known
 
@@ -104,7 +110,9 @@ class Split:
     async def _range(self, transport: Transport, start: int) -> None:
         """Receive the range from `start`; when it is cut, the rest of it, as often as one may try."""
         last = self._end(start) - 1
-        sink = _Range(self, start, last)
+        if not self._free(start):
+            await run_abortable(partial(self._await_memory, start))
+        sink = _Range(self, start, last, self._memory_of(start))
         for left in reversed(range(self.session.limits.attempts)):
             before = sink.at
             try:
@@ -150,7 +158,8 @@ class Split:
             self.received += size
 
     def complete(self, start: int) -> None:
-        """Note that a range is complete."""
+        """Write a range that is complete, and hash it when its turn has come."""
+        self.part.write_at(start, self._memory_of(start))
         with self._state:
             self._ends.add(start)
         self._hash(partly=False)
@@ -164,26 +173,56 @@ class Split:
         while self._follows(partly) > part.offset and self._hashing.acquire(blocking=False):
             try:
                 while (to := self._follows(partly)) > part.offset:
-                    part.advance(to)
+                    self._advance(to)
+                if partly:
+                    part.count()
             finally:
                 self._hashing.release()
         if part.offset == part.size:
             self._commit()
+
+    def _advance(self, to: int) -> None:
+        part, at = self.part, self.part.offset
+        start = self._start(at)
+        data = self._memory_of(start)[at - start : to - start]
+        if to < self._end(start):
+            part.write_at(at, data)  # a complete range is written by whoever received it
+        part.advance(data)
+        with self._hashed:
+            self._hashed.notify_all()
 
     def _follows(self, partly: bool) -> int:
         """Return the place up to which bytes may be hashed next, at most to the end of the range that is first now."""
         at = self.part.offset
         if at == self.part.size:
             return at
-        start = at - (at - self._first) % self._size
+        start = self._start(at)
         with self._state:
             if start in self._ends:
                 return self._end(start)
-            # The last byte is for a range that ended well.
-            return min(self._at.get(start, at), self.part.size - 1) if partly else at
+            # The last byte is for the thread that received it: it may still write from this memory.
+            return min(self._at.get(start, at), self._end(start) - 1) if partly else at
+
+    def _start(self, at: int) -> int:
+        return at - (at - self._first) % self._size
 
     def _end(self, start: int) -> int:
         return min(start + self._size, self.part.size)
+
+    def _memory_of(self, start: int) -> memoryview:
+        number = (start - self._first) // self._size
+        return self._memory[number % len(self._memory)][: self._end(start) - start]
+
+    def _free(self, start: int) -> bool:
+        """Return True when the range that had the memory of this one is written and hashed."""
+        return self.part.offset >= start - (len(self._memory) - 1) * self._size
+
+    def _await_memory(self, start: int, abort: Abort) -> None:
+        with self._hashed:
+            while not self._free(start):
+                if abort.set:
+                    raise Aborted
+                self._hashed.wait(_TICK_S)
 
     def _commit(self) -> None:
         with self._hashing:
@@ -191,28 +230,38 @@ class Split:
                 self.part.commit_if_right()
 
 
+def _aligned(size: int) -> memoryview:
+    """Return memory that may go past the page cache."""
+    return memoryview(mmap.mmap(-1, size))
+
+
 class _Range:
     """The sink of one range."""
 
-    def __init__(self, split: Split, start: int, last: int) -> None:
-        self._split, self._start, self._last = split, start, last
+    def __init__(self, split: Split, start: int, last: int, memory: memoryview) -> None:
+        self._split, self._start, self._last, self._memory = split, start, last, memory
         self.at = start
+
+    def room(self) -> memoryview:
+        """Return where the bytes that come next belong."""
+        return self._memory[self.at - self._start :]
 
     def begin(self, head: Head) -> None:
         """Make sure that it is the range, of the object."""
         self._split.begin(self.at, head)
 
     def write(self, data: memoryview) -> None:
-        """Write where the bytes belong, at the pace that is allowed."""
+        """Take bytes, at the pace that is allowed; those of `room` are where they belong."""
         split = self._split
         split.session.pace.spend(len(data))
         if self.at + len(data) > self._last + 1:
             raise NotInRanges  # it ignores the end
-        split.part.write_at(self.at, data)
+        if data.obj is not self._memory.obj:
+            self.room()[: len(data)] = data
         self.at += len(data)
         split.came(self._start, self.at, len(data))
 
     def end(self) -> None:
-        """Hash it, if its turn has come."""
+        """Write and hash it, if its turn has come."""
         if self.at == self._last + 1:
             self._split.complete(self._start)

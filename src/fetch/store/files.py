@@ -34,6 +34,7 @@ _NO_LINK = {
 #: SYNC_FILE_RANGE_WRITE of <fcntl.h>: begin, and wait for nothing.
 _WRITE_BACK = 2
 _ANONYMOUS = getattr(os, "O_TMPFILE", 0)
+_DIRECT = getattr(os, "O_DIRECT", 0)
 #: Answers of file systems (some network ones) and containers that cannot give such a file a name.
 _NO_ANONYMOUS = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EPERM}
 #: Linux ioctl to share extents: _IOW(0x94, 9, int) of <linux/fs.h>.
@@ -82,24 +83,56 @@ def require_space(path: str, size: int) -> None:
 
 def start_write_back(descriptor: int, offset: int, size: int) -> None:
     """Let the disk begin with bytes that were written, so that a later fsync has less to wait for; only a hint."""
-    call = _sync_file_range()
+    call = _c_function("sync_file_range", ("c_int", "c_int64", "c_int64", "c_uint"))
     if call is not None:
         call(descriptor, offset, size, _WRITE_BACK)
 
 
+def set_direct(descriptor: int, *, wanted: bool) -> bool:
+    """Let what is written to an open file go past the page cache, or not any more; return True when it does.
+
+    Only on a disk of this machine: what comes from one of the network is read again from the cache, and from nowhere
+    nearer.
+    """
+    if not _DIRECT or (wanted and os.major(os.fstat(descriptor).st_dev) == 0):
+        return False
+    import fcntl
+
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _DIRECT if wanted else flags & ~_DIRECT)
+    except OSError:  # a file system that has no such way
+        return False
+    return wanted
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Reserve the place of `size` bytes on the disk, where that costs nothing; only a hint.
+
+    Raises:
+        OSError: the disk is too full for them.
+    """
+    call = _c_function("fallocate", ("c_int", "c_int", "c_int64", "c_int64"))
+    if call is not None and call(descriptor, 0, 0, size):
+        import ctypes
+
+        if (number := ctypes.get_errno()) in FULL:
+            raise OSError(number, os.strerror(number))
+
+
 @functools.cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """Return the function of the C library, None where it has none: Linux alone does."""
+def _c_function(name: str, arguments: tuple[str, ...]) -> Callable[..., int] | None:
+    """Return a function of the C library that takes these types of ctypes, None where it has none: Linux alone does."""
     if not sys.platform.startswith("linux"):
         return None
     import ctypes
 
     try:
-        found = ctypes.CDLL(None).sync_file_range
+        found = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
-    found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    call: Callable[[int, int, int, int], int] = found
+    found.argtypes = [getattr(ctypes, one) for one in arguments]
+    call: Callable[..., int] = found
     return call
 
 

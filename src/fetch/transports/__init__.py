@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         """Gets the bytes of one object. All calls come one after the other from worker threads, so it may block.
 
         What it raises ends the transfer, and reaches the caller of `receive` as it is. Where a sink has an attribute
-        `urgent` that is True, a server that says nothing is given up after `Limits.first_byte_s`.
+        `urgent` that is True, a server that says nothing is given up after `Limits.first_byte_s`. Where it has a
+        method `room`, that gives memory for all bytes that it still wants: a transport may receive them there, and
+        gives `write` the views of that memory then.
         """
 
         def begin(self, head: Head) -> None:
@@ -70,8 +72,12 @@ if TYPE_CHECKING:
             `Head.offset`. `last` is the last byte that is wanted, None for all (then more may come all the same).
             """
 
-        async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:
-            """Run short errands at the origin of `url` in one worker thread, at most `width` side by side.
+        async def run_errands(
+            self, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
+        ) -> None:
+            """Run errands at the origin of `url`, at most `width` side by side, all in one worker thread.
+
+            Those of bodies that keep a thread busy are `long`: each gets a thread.
 
             What is not begun when this returns is for the caller to do; a transport without a quick way hands
             every request back.

@@ -7,6 +7,7 @@ piece after piece to the sink. docs/decisions/0007-thin-transport.md has the rea
 from __future__ import annotations
 
 import contextlib
+import mmap
 import ssl
 import threading
 import time
@@ -18,6 +19,7 @@ from ...errors import FormatError, MirrorError
 from ...values import frozen
 from ..network import proxied
 from . import Head, Reply, host_of, patience_of, redact
+from .errand import HandedBack, run_in_threads
 from .ranges import content_range, strong_etag
 from .stall import StallGuard
 from .status import (
@@ -92,16 +94,20 @@ class DirectTransport:
                 return
         await self._general().receive(url, sink, offset=offset, validator=validator, last=last)
 
-    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:
+    async def run_errands(
+        self, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
+    ) -> None:
         """Run errands at the origin of `url`, `width` at most side by side; those not begun are left.
 
         Raises:
             CachefetchError: what an errand does not catch. MirrorError, ConfigError: the URL or certificates.
         """
-        if self._speaks(url):
-            await run_abortable(lambda abort: self._swarm(abort, url, errands, width), self._threads())
-        else:
+        if not self._speaks(url):
             await self._general().run_errands(url, errands, width)
+        elif long:
+            await run_in_threads(errands, width, self._receive_or_hand_back)
+        else:
+            await run_abortable(lambda abort: self._swarm(abort, url, errands, width), self._threads())
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -178,11 +184,20 @@ class DirectTransport:
             if exchange.answer.status != RANGE_REFUSED or not offset:
                 exchange.check()
                 sink.begin(exchange.head(offset))
-                for piece in self._pieces(exchange, abort):
+                for piece in self._pieces(exchange, abort, _room(sink, exchange.connection.left)):
                     sink.write(piece)
                 sink.end()
                 return
         self._receive(abort, url, sink, 0, None, None)  # 416: the part is of no use to this server
+
+    def _receive_or_hand_back(self, abort: Abort, url: str, sink: Sink) -> None:
+        try:
+            with self._unspoken(url):
+                self._receive(abort, url, sink, 0, None, None)
+                return
+        except (ValueError, ssl.SSLError, OSError) as error:
+            raise HandedBack from error
+        raise HandedBack
 
     def _swarm(self, abort: Abort, url: str, errands: Iterator[Errand], width: int) -> None:
         with _translated(url):
@@ -199,12 +214,14 @@ class DirectTransport:
 
         Swarm(origin, tls, headers, self._limits, width, abort).run(errands)
 
-    def _pieces(self, exchange: _Exchange, abort: Abort) -> Iterator[memoryview]:
-        """Yield the body; NetworkError when it ends early or comes too slowly."""
+    def _pieces(
+        self, exchange: _Exchange, abort: Abort, room: memoryview | None = None
+    ) -> Iterator[memoryview]:
+        """Yield the body, which lies in `room` if there is one; NetworkError when it ends early or comes too slowly."""
         url, connection = exchange.url, exchange.connection
         guard = StallGuard.of(self._limits, self._clock)
         quiet_since = self._clock()
-        body = connection.body(self._buffer(), abort)
+        body = connection.body(abort, self._limits.chunk_bytes, room or self._buffer())
         while True:
             with _translated(url):
                 piece = next(body, None)
@@ -221,11 +238,14 @@ class DirectTransport:
         if connection.left:
             raise broken(url, f"the connection broke ({connection.left} bytes before the end)")
 
-    def _buffer(self) -> bytearray:
-        """Return the buffer of this thread: fresh memory for every small blob would cost as much as its bytes."""
+    def _buffer(self) -> memoryview:
+        """Return the buffer of this thread: fresh memory for every small blob would cost as much as its bytes.
+
+        It begins with a page: what is in it can go past the page cache.
+        """
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = bytearray(self._limits.chunk_bytes)
-        made: bytearray = self._local.buffer
+            self._local.buffer = memoryview(mmap.mmap(-1, self._limits.chunk_bytes))
+        made: memoryview = self._local.buffer
         return made
 
     @contextlib.contextmanager
@@ -342,6 +362,13 @@ class _Exchange:
         if found is None or found[0] != asked:
             raise wrong_range(self.url, asked, headers.get("content-range"))
         return Head(found[1], found[0], etag)
+
+
+def _room(sink: Sink, coming: int | None) -> memoryview | None:
+    """Return the sink's own memory, if it has some and all that comes fits."""
+    give = getattr(sink, "room", None)
+    room: memoryview | None = give() if give else None
+    return room if room is not None and coming is not None and coming <= len(room) else None
 
 
 def _request(url: str) -> tuple[Origin, str, dict[str, str]]:

@@ -1,7 +1,9 @@
-"""Errands: chains of short requests at one host, many of which one worker thread can run side by side."""
+"""Errands: chains of requests at one host. One worker thread can run many short ones, or each thread one at a time."""
 
 from __future__ import annotations
 
+import threading
+import time
 from types import coroutine
 
 from ...errors import CachefetchError
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 
     #: A coroutine that awaits `asked` and nothing else.
     Errand = Coroutine["Ask", None, None]
+
+#: Threads that `run_in_threads` begins with, the seconds between its looks, and the share of a processor that a thread
+#: uses which has enough to do (the rest goes into waiting for the disk, and into the kernel's part of receiving).
+_THREADS = 4
+_LOOK_S = 0.1
+_BUSY = 0.15
 
 
 @frozen
@@ -59,8 +67,62 @@ def run_without_requests(errands: Iterator[Errand]) -> None:
             ask = step(errand, HandedBack())
 
 
+async def run_in_threads(
+    errands: Iterator[Errand], width: int, receive: Callable[[Abort, str, Sink], None]
+) -> None:
+    """Run errands in worker threads, each one after the other: for bodies that keep a thread busy.
+
+    It begins with a few: where the processors are what is short, more would wait for each other. As long as those that
+    there are wait for the network, each look doubles them, up to `width`.
+
+    Raises:
+        CachefetchError: the first that an errand does not catch; it ends the others.
+    """
+    import anyio
+
+    from .threads import run_abortable
+
+    one_at_a_time = threading.Lock()
+    failed: list[CachefetchError] = []
+
+    def shared() -> Iterator[Errand]:
+        while True:
+            with one_at_a_time:
+                errand = next(errands, None)
+            if errand is None:
+                return
+            yield errand
+
+    async def run() -> None:
+        try:
+            await run_abortable(
+                lambda abort: run_in_order(shared(), abort, lambda url, sink: receive(abort, url, sink))
+            )
+        except CachefetchError as error:
+            failed.append(error)
+            group.cancel_scope.cancel()
+        growing.cancel()  # there is nothing left to begin
+
+    async with anyio.create_task_group() as group:
+        growing = anyio.CancelScope()
+        threads = min(_THREADS, width)
+        for _ in range(threads):
+            group.start_soon(run)
+        with growing:
+            while threads < width:
+                used = time.process_time()
+                await anyio.sleep(_LOOK_S)
+                if time.process_time() - used < _BUSY * _LOOK_S * threads:
+                    more = min(threads, width - threads)
+                    threads += more
+                    for _ in range(more):
+                        group.start_soon(run)
+    if failed:
+        raise failed[0]
+
+
 def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str, Sink], None]) -> None:
-    """Run errands one after the other: for transports that do not make one wait.
+    """Run errands one after the other.
 
     Raises:
         Aborted: the caller wants no more. What an errand does not catch.
@@ -74,7 +136,7 @@ def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str
                 error: BaseException | None = None
                 try:
                     receive(ask.url, ask.sink)
-                except (CachefetchError, Aborted) as found:
+                except (CachefetchError, HandedBack, Aborted) as found:
                     error = found
                 ask = step(errand, error)
         finally:

@@ -104,7 +104,14 @@ class FileTransport:
                 raise Aborted
             sink.end()
 
-    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+    async def run_errands(
+        self,
+        url: str,  # noqa: ARG002 - as all
+        errands: Iterator[Errand],
+        width: int,  # noqa: ARG002 - as all
+        *,
+        long: bool = False,  # noqa: ARG002 - as all
+    ) -> None:
         """Run errands one after the other: a directory does not make one wait."""
         from .errand import run_in_order
         from .threads import run_abortable

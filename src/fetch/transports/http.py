@@ -105,7 +105,14 @@ class HttpTransport:
                 )  # also after a cut or a cancellation: the next try continues here
         await to_thread.run_sync(sink.end)
 
-    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+    async def run_errands(
+        self,
+        url: str,  # noqa: ARG002 - as all
+        errands: Iterator[Errand],
+        width: int,  # noqa: ARG002 - as all
+        *,
+        long: bool = False,  # noqa: ARG002 - as all
+    ) -> None:
         """Hand every request back: httpx has no quick way."""
         await to_thread.run_sync(run_without_requests, errands)
 

@@ -186,7 +186,14 @@ class S3Transport:
 
         await run_abortable(lambda abort: self._receive(abort, url, sink, offset, validator, last))
 
-    async def run_errands(self, url: str, errands: Iterator[Errand], width: int) -> None:  # noqa: ARG002 - as all
+    async def run_errands(
+        self,
+        url: str,  # noqa: ARG002 - as all
+        errands: Iterator[Errand],
+        width: int,  # noqa: ARG002 - as all
+        *,
+        long: bool = False,  # noqa: ARG002 - as all
+    ) -> None:
         """Hand every request back: obstore has no way to wait for many in one thread."""
         from .errand import run_without_requests
 

@@ -16,6 +16,7 @@ import time
 
 from ...values import frozen
 from .threads import Abort, Aborted
+from .tls import TlsStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,20 +107,16 @@ class Connection:
         plain = _connect(origin, connect_timeout_s, abort)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls is None:
-                # A blocking socket with a kernel time-out: MSG_WAITALL does not work with Python's own time-outs.
-                plain.settimeout(None)
-                value = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))
-                for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                    plain.setsockopt(socket.SOL_SOCKET, option, value)
-                self._socket, self._flags = plain, int(socket.MSG_WAITALL)
-            else:
-                self._socket = tls.wrap_socket(plain, server_hostname=origin.host)
-                self._socket.settimeout(tick_s)
-                self._flags = 0
+            self._tls = None if tls is None else TlsStream(plain, tls, origin.host)
+            # A blocking socket with a kernel time-out: MSG_WAITALL does not work with Python's own time-outs.
+            plain.settimeout(None)
+            value = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                plain.setsockopt(socket.SOL_SOCKET, option, value)
         except BaseException:
             plain.close()
             raise
+        self._socket = plain
 
     def close(self) -> None:
         """Close the socket."""
@@ -132,8 +129,8 @@ class Connection:
 
     def idle(self) -> bool:
         """Return True when nothing came since the last answer: bytes or an end here mean that it is over."""
-        if isinstance(self._socket, ssl.SSLSocket):
-            return not self._socket.pending()  # an end shows at the next request, which is then made again
+        if self._tls is not None:
+            return not self._tls.pending()  # an end shows at the next request, which is then made again
         try:
             self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -148,7 +145,7 @@ class Connection:
         Raises:
             ValueError: a target or value that would end its line (a validator may come from a shared store).
         """
-        self._socket.sendall(request_bytes(target, headers))
+        (self._tls or self._socket).sendall(request_bytes(target, headers))
 
     def answer(self, abort: Abort, patience_s: float) -> Answer:
         """Read status line and headers.
@@ -160,7 +157,7 @@ class Connection:
         data, waited = b"", 0.0
         while True:
             try:
-                more = self._socket.recv(1 << 14)
+                more = (self._tls or self._socket).recv(1 << 14)
             except (BlockingIOError, TimeoutError):
                 if abort.set:
                     raise Aborted from None
@@ -183,25 +180,27 @@ class Connection:
             if len(data) > HEAD_BYTES:
                 raise BadAnswer(f"headers of more than {HEAD_BYTES} bytes")
 
-    def body(self, buffer: bytearray, abort: Abort) -> Iterator[memoryview]:
-        """Yield the body in pieces that lie in `buffer` (valid until the next one), an empty one after a quiet tick.
+    def body(self, abort: Abort, most: int, room: memoryview) -> Iterator[memoryview]:
+        """Yield the body in pieces of at most `most` bytes, an empty one after a quiet tick.
 
-        The end of the connection ends the iteration early; `left` says so.
+        They lie one after the other in `room`; where that ends they begin again, so a piece is valid until the next
+        one only. The end of the connection ends the iteration early; `left` says so.
         """
-        view, unknown = memoryview(buffer), self.left is None
+        unknown = self.left is None
         left = (1 << 62) if self.left is None else self.left
-        fill, since = 0, time.monotonic()
+        begin, fill, since = 0, 0, time.monotonic()
         while left:
             if abort.set:
                 raise Aborted
-            got = self._into(view[fill : min(len(buffer), fill + left)])
+            end = min(len(room), begin + most, begin + fill + left)
+            got = self._into(room[begin + fill : end])
             fill, left = fill + max(got, 0), left - max(got, 0)
             now = time.monotonic()
-            if got <= 0 or not left or fill == len(buffer) or now - since >= self._tick_s:
+            if got <= 0 or begin + fill == end or now - since >= self._tick_s:
                 if fill or got:
                     self.left = None if unknown else left
-                    yield view[:fill]
-                fill, since = 0, now
+                    yield room[begin : begin + fill]
+                begin, fill, since = (begin + fill) % len(room), 0, now
             if not got:
                 return
 
@@ -212,7 +211,9 @@ class Connection:
             view[: len(piece)] = piece
             return len(piece)
         try:
-            return self._socket.recv_into(view, 0, self._flags)
+            if self._tls is not None:
+                return self._tls.recv_into(view)
+            return self._socket.recv_into(view, 0, socket.MSG_WAITALL)
         except (BlockingIOError, TimeoutError):
             return -1
 
@@ -259,8 +260,7 @@ def _connect(origin: Origin, timeout_s: float, abort: Abort) -> socket.socket:
 
 def _shut(one: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        # Of the TCP socket below TLS: SSLSocket.shutdown would drop the state that the reader uses.
-        socket.socket.shutdown(one, socket.SHUT_RDWR)
+        one.shutdown(socket.SHUT_RDWR)
 
 
 def usual_head(data: bytes) -> tuple[int, str | None] | None:

@@ -18,7 +18,8 @@ from tests.faults.run import leftovers
 from cachefetch.errors import DigestError, StoreError
 from cachefetch.fetch.resume import PartInfo
 from cachefetch.fetch.store import files, locks
-from cachefetch.fetch.store.cas import PartWriter, Store
+from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.store.part import PartWriter
 
 DATA = bytes(range(256)) * 100
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -210,7 +211,7 @@ def test_what_a_full_disk_still_took_counts(store: Store) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone has the call")
 def test_the_kernel_takes_the_hint_to_write_back(tmp_path: Path) -> None:
-    call = files._sync_file_range()
+    call = files._c_function("sync_file_range", ("c_int", "c_int64", "c_int64", "c_uint"))
     assert call is not None
     with open(tmp_path / "file", "wb") as file:
         file.write(b"x" * 8192)

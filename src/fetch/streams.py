@@ -1,0 +1,125 @@
+"""Payloads of a middle size: a worker thread for each connection takes one after the other, with no hop in between.
+
+It delivers as `payload` does, with the same sinks, locks and files, but takes one try at one mirror: as in `quick`,
+what does not go well is left to the general way, which goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from ..errors import FormatError, IntegrityError
+from .events import Stored
+from .failures import SOURCE_ERRORS, caveats
+from .layouts import payload_url
+from .payload import Delivered, IntoPart, Payload, ended, wrong_digest
+from .quick import run
+from .transports.errand import Ask, HandedBack, asked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from ..errors import CachefetchError
+    from .model import Source, VerifiedPackage
+    from .session import Session
+    from .store.part import PartWriter
+
+#: After so many failures in a row no new payload is begun here.
+_TROUBLE = 3
+
+
+async def deliver_streams(
+    session: Session, packages: Sequence[VerifiedPackage], done: Collection[int]
+) -> dict[int, Delivered]:
+    """Bring payloads that one connection brings well, and that are not `done`; return them by their number.
+
+    Raises:
+        StoreError: no space or no permission.
+    """
+    limits, streams = session.limits, _Streams(session)
+    made = [
+        (source, lambda number=number, one=one, source=source: streams.bring(number, one, source))
+        for number, one in enumerate(packages)
+        if number not in done and limits.small_bytes < one.tarball.size < limits.split_bytes
+        for source in session.in_order([one.source, *one.wanted.sources])[:1]
+        if source.network  # a directory may share its bytes
+    ]
+    if made:
+        await run(session, made, min(limits.blob_connections, limits.blobs_per_host, len(made)), long=True)
+    session.drain()
+    session.meter.network_bytes += streams.received
+    return streams.results
+
+
+class _Streams:
+    """What the errands of one run brought. They run in threads side by side, and the lock is for what they share."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.results: dict[int, Delivered] = {}
+        self.received = 0
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    async def bring(self, number: int, package: VerifiedPackage, source: Source) -> None:
+        session, blob = self.session, package.tarball
+        payload = Payload(session, number + 1, package, list(package.failures))
+        found = payload.ready()
+        if found is not None:
+            self.results[number] = replace(found, warnings=caveats(package.failures))
+            return
+        if self._failures >= _TROUBLE or session.health.suspected(source.mirror):
+            return
+        lock = session.store.try_lock(blob.sha256)
+        if lock is None:
+            return
+        try:
+            if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):
+                return  # brought meanwhile, damaged, or begun: not for one look
+            part = session.store.open_part(lock, blob.sha256, blob.size)
+            try:
+                await self._receive(number, payload, source, part)
+            finally:
+                session.under_way.pop(number + 1, None)
+                part.leave()
+        finally:
+            lock.release()
+
+    async def _receive(self, number: int, payload: Payload, source: Source, part: PartWriter) -> None:
+        session, package = self.session, payload.package
+        try:
+            url = payload_url(source, package)
+        except FormatError:
+            return
+        sink = IntoPart(payload, part, source, url)
+        try:
+            await asked(Ask(url, sink))
+            if part.offset < part.size:
+                raise ended(url, part)
+            if not part.done:
+                raise wrong_digest(url, part.digest(), part.sha256, sink.encoding)
+        except HandedBack:
+            self._failures = _TROUBLE
+            return
+        except SOURCE_ERRORS as error:
+            self._failed(number, source, part, error)
+            return
+        finally:
+            if source.network:
+                with self._lock:
+                    self.received += sink.received
+        self._failures = 0
+        self.results[number] = Delivered(
+            package, part.path, "network", source.mirror, caveats(package.failures)
+        )
+        session.post(Stored(number + 1, str(package.wanted), part.path))
+
+    def _failed(self, number: int, source: Source, part: PartWriter, error: CachefetchError) -> None:
+        with self._lock:
+            self._failures += 1
+            self.session.met[number + 1, source.mirror] = error
+            self.session.health.suspect(source.mirror, error)
+        if isinstance(error, IntegrityError):
+            part.drop()

@@ -1,0 +1,101 @@
+"""Errands in threads: a few while they work, many while they wait, and the end of all with the first mistake."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from cachefetch.errors import StoreError
+from cachefetch.fetch.transports.errand import Ask, HandedBack, asked, run_in_threads
+from cachefetch.fetch.transports.threads import Abort, Aborted
+
+
+class Most:
+    """Counts how many are inside at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+async def one(done: list[int], number: int) -> None:
+    await asked(Ask(f"u{number}", None))  # type: ignore[arg-type]  # nothing is received
+    done.append(number)
+
+
+def errands(done: list[int], count: int) -> Iterator[Any]:
+    return (one(done, number) for number in range(count))
+
+
+def test_those_that_wait_become_more() -> None:
+    inside, done = Most(), list[int]()
+
+    def receive(abort: Abort, url: str, sink: Any) -> None:
+        with inside:
+            time.sleep(0.05)
+
+    anyio.run(run_in_threads, errands(done, 150), 16, receive)
+    assert sorted(done) == list(range(150))
+    assert inside.most == 16
+
+
+def test_those_that_work_stay_few() -> None:
+    inside, done, data = Most(), list[int](), bytes(1 << 20)
+
+    def receive(abort: Abort, url: str, sink: Any) -> None:
+        with inside:
+            ends = time.thread_time() + 0.01
+            while time.thread_time() < ends:
+                hashlib.sha256(data)
+
+    anyio.run(run_in_threads, errands(done, 60), 16, receive)
+    assert len(done) == 60
+    assert inside.most < 16
+
+
+def test_what_an_errand_does_not_catch_ends_all() -> None:
+    done: list[int] = []
+
+    def receive(abort: Abort, url: str, sink: Any) -> None:
+        if url == "u5":
+            raise StoreError("full", hint="", context={})
+        while not abort.set:
+            if len(done) < 5:
+                return
+            time.sleep(0.01)
+        raise Aborted
+
+    with pytest.raises(StoreError, match="full"):
+        anyio.run(run_in_threads, errands(done, 1000), 8, receive)
+    assert len(done) < 1000
+
+
+def test_what_is_handed_back_reaches_the_errand() -> None:
+    seen: list[str] = []
+
+    async def errand() -> None:
+        try:
+            await asked(Ask("u", None))  # type: ignore[arg-type]  # nothing is received
+        except HandedBack:
+            seen.append("back")
+
+    def receive(abort: Abort, url: str, sink: Any) -> None:
+        raise HandedBack
+
+    anyio.run(run_in_threads, iter([errand(), errand()]), 4, receive)
+    assert seen == ["back", "back"]
