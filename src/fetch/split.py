@@ -90,7 +90,7 @@ class Split:
                     shown.set()
                 if ticks * _TICK_S >= self.session.limits.flush_s:
                     ticks = 0
-                    await to_thread.run_sync(partial(self._hash, partly=True))
+                    await to_thread.run_sync(self._flush)
 
         try:
             async with anyio.create_task_group() as group:
@@ -102,7 +102,7 @@ class Split:
                         workers.start_soon(worker, next(self._starts, None))
                 group.cancel_scope.cancel()
         finally:
-            self._hash(partly=True)
+            self._flush()
             self.part.end_ranges()
         if failed:
             raise failed[0]
@@ -164,18 +164,21 @@ class Split:
             self._ends.add(start)
         self._hash(partly=False)
 
+    def _flush(self) -> None:
+        """Hash what came in order, and let it count for the next run."""
+        self._hash(partly=True)
+        self.part.count()
+
     def _hash(self, *, partly: bool) -> None:
         """Hash what follows without a gap, unless another thread is at it (it will see what is new).
 
-        Whole ranges only, or with `partly` also what a range has brought so far: each step is told to the disk.
+        Whole ranges only, or with `partly` also what a range has brought so far.
         """
         part = self.part
         while self._follows(partly) > part.offset and self._hashing.acquire(blocking=False):
             try:
                 while (to := self._follows(partly)) > part.offset:
                     self._advance(to)
-                if partly:
-                    part.count()
             finally:
                 self._hashing.release()
         if part.offset == part.size:

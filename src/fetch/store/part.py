@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 #: After so many bytes the disk is told to begin.
 _BEHIND = 4 << 20
-#: Blobs from this size on go past the page cache (docs/decisions/0010-past-the-page-cache.md).
+#: Blobs from this size on go past the page cache (docs/decisions/0011-past-the-page-cache.md).
 _DIRECT_BYTES = 4 << 20
 #: Of place, size and memory of what goes past the page cache; no disk asks for more.
 _ALIGNED = 4096
