@@ -40,7 +40,9 @@ class Limits:
         breaker_rest_s: for so long.
         rate_bytes_per_s: payload bytes a second of all transfers together; 0 for no limit.
         deadline_s: the whole fetch is given up after so many seconds; 0 for never.
-        lock_poll_s: how often a blob is looked at that another process fetches right now.
+        lock_poll_s: a blob that another process fetches right now is looked at again after so long, then after twice
+            as long each time, a random half more or less,
+        lock_poll_cap_s: but no longer.
     """
 
     metadata_in_flight: int = 16
@@ -73,6 +75,7 @@ class Limits:
     rate_bytes_per_s: int = 0
     deadline_s: float = 0.0
     lock_poll_s: float = 0.1
+    lock_poll_cap_s: float = 1.0
 
 
 DEFAULT_LIMITS = Limits()

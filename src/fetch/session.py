@@ -231,7 +231,7 @@ class Session:
                 return found, None, None
             return None, lock, prepared
 
-        told = False
+        told, wait_s = False, self.limits.lock_poll_s
         while True:
             async with slots:
                 found, lock, prepared = await to_thread.run_sync(take)
@@ -245,7 +245,9 @@ class Session:
             if not told:
                 told = True
                 waiting()
-            await self.clockwork.sleep(self.limits.lock_poll_s)
+            # Many processes that look often at what one of them fetches would keep the processors from that one.
+            await self.clockwork.sleep(wait_s * (0.5 + self.clockwork.random()))
+            wait_s = min(2 * wait_s, self.limits.lock_poll_cap_s)
 
     async def document(
         self, source: Source, url: str, limit: int, transfer: int, *, alternatives: bool = False
