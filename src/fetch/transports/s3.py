@@ -86,6 +86,7 @@ class Pump:
         self._patience_s = patience_s
         self._queue: queue.Queue[Any] = queue.Queue(_AHEAD)
         self._left = threading.Event()
+        self._asked = time.monotonic()  # before the request: `head` may be called when that is under way
         threading.Thread(target=self._run, args=(ask,), daemon=True, name="s3").start()
 
     def __enter__(self) -> Pump:
@@ -100,13 +101,12 @@ class Pump:
         Raises:
             NotModifiedError, PreconditionError of obstore, _RangeIgnored; else errors of ours.
         """
-        begin = time.monotonic()
         try:
             while (found := self._take()) is _NOTHING:
-                if time.monotonic() - begin >= self._patience_s:
+                if time.monotonic() - self._asked >= self._patience_s:
                     raise broken(self._url, "no answer in time")
         except NetworkError as error:
-            late = time.monotonic() - begin >= self._limits.connect_timeout_s
+            late = time.monotonic() - self._asked >= self._limits.connect_timeout_s
             if late and "error sending request" in error.message:  # obstore does not say why
                 raise broken(self._url, "no connection in time") from None
             raise
