@@ -197,7 +197,7 @@ class Payload:
                 self.session.meter.network_bytes += sink.received
             self.session.drain()
         if part.offset < part.size:
-            raise ended(url, part)
+            raise ended(url, part, sink.encoding)
         return sink.encoding
 
     async def _shared(self, part: PartWriter, source: Source, url: str) -> bool:
@@ -231,8 +231,10 @@ class Payload:
                 return False
             try:
                 await split.run(transport, 1 + more)
-            except NotInRanges:
+            except NotInRanges as refused:
                 session.whole.add(host_of(url))
+                if refused.ranges_lie:
+                    part.drop()
                 return False
             finally:
                 session.meter.network_bytes += split.received
@@ -294,8 +296,14 @@ def wrong_size(url: str, found: int, expected: int) -> TruncatedError:
     )
 
 
-def ended(url: str, part: PartWriter) -> NetworkError:
-    """Return the error for a payload of which a part is missing."""
+def ended(url: str, part: PartWriter, encoding: str) -> NetworkError | TruncatedError:
+    """Return the error for a payload of which a part is missing; one that was encoded will not come by trying again."""
+    if encoding:
+        return TruncatedError(
+            f"{redact(url)} has {part.offset} bytes; its manifest promises {part.size}{encoding_note(encoding)}",
+            hint="the mirror's web server must not encode binaries; another mirror may be right",
+            context={"url": redact(url), "expected": part.size, "found": part.offset},
+        )
     return NetworkError(
         f"{redact(url)} ended after {part.offset} of {part.size} bytes",
         hint="try again",

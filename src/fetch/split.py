@@ -16,7 +16,7 @@ from functools import partial
 import anyio
 from anyio import to_thread
 
-from ..errors import CachefetchError, NetworkError
+from ..errors import CachefetchError
 from .resume import PartInfo
 from .retry import retryable
 from .transports import redact
@@ -36,7 +36,14 @@ _TICK_S = 0.1
 
 
 class NotInRanges(Exception):
-    """The server does not serve the ranges that it is asked for: one stream has to do."""
+    """The server does not serve the ranges that it is asked for: one stream has to do.
+
+    `ranges_lie`: it sends others or less instead, so that the stream has to begin at the first byte.
+    """
+
+    def __init__(self, *, ranges_lie: bool = False) -> None:
+        super().__init__()
+        self.ranges_lie = ranges_lie
 
 
 class Split:
@@ -118,6 +125,8 @@ class Split:
             try:
                 await transport.receive(self.url, sink, offset=before, validator=self.etag, last=last)
             except CachefetchError as error:
+                if error.context.get("reason") == "wrong-range":
+                    raise NotInRanges(ranges_lie=True) from error
                 if (
                     sink.at == last + 1
                     or sink.at == before
@@ -125,15 +134,11 @@ class Split:
                     or not retryable(error, self.session.limits)
                 ):
                     raise
+            else:
+                if sink.at <= last:
+                    raise NotInRanges(ranges_lie=True)  # fewer bytes than asked for, and no error
             if sink.at == last + 1:
                 return
-            if sink.at == before:
-                break
-        raise NetworkError(
-            f"{redact(self.url)}: the range from {start} ended after {sink.at - start} bytes",
-            hint="try again",
-            context={"url": redact(self.url)},
-        )
 
     def begin(self, start: int, head: Head) -> None:
         """Look at the answer to a range, the first one above all."""
@@ -145,11 +150,7 @@ class Split:
             part.begin_ranges(PartInfo(redact(self.url), head.etag, part.sha256, part.size, part.offset))
             self.started()
         elif head.offset != start or head.size != part.size or head.etag != self.etag:
-            raise NetworkError(
-                f"{redact(self.url)} changed while it was read",
-                hint="try again",
-                context={"url": redact(self.url)},
-            )
+            raise NotInRanges  # it changed, or several servers with one name do not agree
 
     def came(self, start: int, at: int, size: int) -> None:
         """Note how far a range has come."""

@@ -97,7 +97,7 @@ class _Streams:
         try:
             await asked(Ask(url, sink))
             if part.offset < part.size:
-                raise ended(url, part)
+                raise ended(url, part, sink.encoding)
             if not part.done:
                 raise wrong_digest(url, part.digest(), part.sha256, sink.encoding)
         except HandedBack:

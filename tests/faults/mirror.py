@@ -34,11 +34,18 @@ class Package:
 
 
 def write_package(
-    root: str, name: str, size: int, *, version: str = "1.0", seed: int = 0, deps: Sequence[str] = ()
+    root: str,
+    name: str,
+    size: int,
+    *,
+    version: str = "1.0",
+    seed: int = 0,
+    deps: Sequence[str] = (),
+    payload: bytes = b"",
 ) -> Package:
-    """Write one package with `size` pseudo-random payload bytes; `deps` are DAG hashes of link dependencies."""
+    """Write one package: `payload`, or `size` pseudo-random bytes; `deps` are DAG hashes of link dependencies."""
     chance, piece = random.Random(f"{name}{seed}"), 64 << 20  # randbytes has a limit below 1 GiB
-    payload = b"".join(chance.randbytes(min(piece, size - done)) for done in range(0, size, piece))
+    payload = payload or b"".join(chance.randbytes(min(piece, size - done)) for done in range(0, size, piece))
     dag = base64.b32encode(hashlib.sha1(f"{name}-{version}".encode()).digest()).decode().lower()
     node = {
         "name": name,

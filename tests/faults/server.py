@@ -36,6 +36,7 @@ class Fault:
         no_length: send neither Content-Length nor chunks; the end is the end of the connection.
         ignore_end: serve everything from the start of the range on.
         ignore_range: answer 200 with the whole object.
+        range_most: send no more than so many bytes of a range.
         range_shift: serve (and announce) a range that starts so many bytes later than asked.
         etag: another validator.
         gzip: encode the body.
@@ -56,6 +57,7 @@ class Fault:
     no_length: bool = False
     ignore_end: bool = False
     ignore_range: bool = False
+    range_most: int | None = None
     range_shift: int = 0
     etag: str | None = None
     gzip: bool = False
@@ -276,6 +278,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("If-Range", etag) != etag:
             return None
         stop = int(asked[2]) + 1 if asked[2] and not fault.ignore_end else size
+        if fault.range_most is not None:
+            stop = min(stop, int(asked[1]) + fault.range_most)
         return int(asked[1]) + fault.range_shift, min(size, stop)
 
     def _body(self, body: bytes, fault: Fault) -> None:

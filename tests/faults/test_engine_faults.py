@@ -197,6 +197,17 @@ def test_encoded_payload_is_refused_and_the_message_says_why(
     assert package.sha256 not in final_files(store)
 
 
+def test_encoded_payload_that_got_smaller_is_not_asked_for_again(
+    server: FaultServer, root: str, store: str
+) -> None:
+    payload = bytes(SIZE)
+    package = write_package(root, "zeros", SIZE, payload=payload)
+    server.script("/" + package.blob, Fault(gzip=True, times=0))
+    with pytest.raises((DigestError, TruncatedError), match="encoded the body as 'gzip'"):
+        fetch([package.wanted(unsigned("m", server.url))], store)
+    assert server.count(package.blob) <= 2  # the thin transport hands it over
+
+
 def test_encoded_manifest_is_read(server: FaultServer, package: Package, store: str) -> None:
     server.script("/" + package.manifest, Fault(gzip=True))
     fetch([package.wanted(unsigned("m", server.url))], store)

@@ -64,6 +64,9 @@ FAULTS = {
     "ranges have no end later": [Fault(), Fault(), Fault(ignore_end=True)],
     "no ranges": [Fault(ignore_range=True)],
     "no length": [Fault(no_length=True)],
+    "wrong ranges, always": [Fault(range_shift=7, times=0)],
+    "several servers that do not agree": [Fault(etag=f'"{number}"') for number in range(50)],
+    "less than was asked for, always": [Fault(range_most=10_000, times=0)],
 }
 
 

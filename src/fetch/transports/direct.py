@@ -358,7 +358,7 @@ class _Exchange:
         etag = strong_etag(headers.get("etag"))
         if self.answer.status != 206:
             return Head(self.connection.left, 0, etag)
-        found = content_range(headers.get("content-range"))
+        found = content_range(headers.get("content-range"), self.connection.left)
         if found is None or found[0] != asked:
             raise wrong_range(self.url, asked, headers.get("content-range"))
         return Head(found[1], found[0], etag)

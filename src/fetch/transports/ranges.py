@@ -7,14 +7,17 @@ import re
 _CONTENT_RANGE = re.compile(r"bytes\s+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\s*", re.I)
 
 
-def content_range(header: str | None) -> tuple[int, int | None] | None:
-    """Return (first byte, size of the whole object or None), None when the header is not usable (RFC 9110)."""
+def content_range(header: str | None, length: int | None = None) -> tuple[int, int | None] | None:
+    """Return (first byte, size of the whole object or None), None when the header is not usable (RFC 9110).
+
+    Neither is one that names another number of bytes than the `length` of the body, where that is known.
+    """
     found = _CONTENT_RANGE.fullmatch(header.strip()) if header else None
     if not found:
         return None
     first, last = int(found[1]), int(found[2])
     size = None if found[3] == "*" else int(found[3])
-    if last < first or (size is not None and last >= size):
+    if last < first or (size is not None and last >= size) or length not in (None, last + 1 - first):
         return None
     return first, size
 

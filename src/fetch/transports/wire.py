@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: A longer head of an answer is refused.
 HEAD_BYTES = 1 << 16
+#: So many answers with a status of 1xx before the one that counts.
+_INTERIM = 16
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]{0,200}))?\r\n")
 _USUAL = re.compile(
     rb"HTTP/1\.1 200 [^\r\n]{0,200}\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f]*\r\n)+"
@@ -154,7 +156,7 @@ class Connection:
             TimeoutError: nothing came for `patience_s`.
             ConnectionError: the connection ended; `fresh` says whether it ever gave an answer.
         """
-        data, waited = b"", 0.0
+        data, waited, interim = b"", 0.0, 0
         while True:
             try:
                 more = (self._tls or self._socket).recv(1 << 14)
@@ -176,6 +178,9 @@ class Connection:
                     self._rest, self.fresh = data, False
                     self.left, self._keeps = found.length(), found.keeps
                     return found
+                interim += 1
+                if interim > _INTERIM:
+                    raise BadAnswer(f"more than {_INTERIM} answers that an answer will follow")
                 end = data.find(b"\r\n\r\n")  # 1xx: the answer itself follows
             if len(data) > HEAD_BYTES:
                 raise BadAnswer(f"headers of more than {HEAD_BYTES} bytes")

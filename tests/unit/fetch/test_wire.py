@@ -117,6 +117,7 @@ def test_contradictions_are_network_errors() -> None:
     for answer in (
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         b"garbage\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000,
         b"",
     ):
