@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from anyio import to_thread
@@ -9,7 +10,7 @@ from anyio import to_thread
 from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
 from .events import Reused, Started, Stored, Waiting, Warned
 from .failures import caveats, for_package
-from .layouts import payload_url
+from .layouts import V2, payload_url
 from .metadata import from_mirrors
 from .model import Caveat, Failure
 from .resume import PartInfo, continues, start
@@ -65,7 +66,9 @@ async def deliver(session: Session, transfer: int, package: VerifiedPackage) -> 
     failures = list(package.failures)
     while True:
         payload = Payload(session, transfer, package, failures)
-        delivered = await payload.obtain()
+        told = package.layout == V2  # nothing proves the size
+        async with session.room.of(package.tarball.size) if told else nullcontext():
+            delivered = await payload.obtain()
         if delivered is not None:
             return replace(delivered, warnings=(*payload.warnings, *caveats(failures)))
         rest = _sources_after(package)

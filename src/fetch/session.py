@@ -15,6 +15,7 @@ from .mirror_choice import Health
 from .model import Failure
 from .pace import Pace
 from .retry import attempts, retryable
+from .room import Room
 from .transports import host_of, redact
 from .transports.width import Width
 
@@ -59,6 +60,7 @@ class Session:
         self._widths: dict[str, Width] = {}
         self.reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
+        self.room = Room(store.require_space)
         self.health = Health(limits, clockwork.monotonic)
         self.under_way: dict[int, PartWriter] = {}
         #: (transfer, mirror) -> what the quick way met there; see `quick`.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..errors import FormatError, IntegrityError
 from .events import Stored
 from .failures import SOURCE_ERRORS, caveats
-from .layouts import payload_url
+from .layouts import V2, payload_url
 from .payload import Delivered, IntoPart, Payload, ended, wrong_digest
 from .quick import run
 from .transports.errand import Ask, HandedBack, asked
@@ -39,10 +39,13 @@ async def deliver_streams(
         StoreError: no space or no permission.
     """
     limits, streams = session.limits, _Streams(session)
+    told = {one.tarball.sha256: one.tarball.size for one in packages if one.layout == V2}
+    together = session.room.fits(sum(told.values()))  # else one after the other, in the general way
     made = [
         (source, lambda number=number, one=one, source=source: streams.bring(number, one, source))
         for number, one in enumerate(packages)
         if number not in done and limits.small_bytes < one.tarball.size < limits.split_bytes
+        if together or one.layout != V2
         for source in session.in_order([one.source, *one.wanted.sources])[:1]
         if source.network  # a directory may share its bytes
     ]
