@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,19 @@ def test_sizes_that_fit_alone_but_not_together_are_faults_of_their_packages(
         (hash_, "digest-mismatch") for hash_ in hashes[:2]
     }
     assert len(list((small_disk / "to").rglob("*.spack"))) >= 1
+
+
+def test_a_fetch_too_lets_wrong_sizes_come_one_after_the_other(
+    cli: Cli, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    monkeypatch.setenv("CACHEFETCH_CACHE_DIR", str(small_disk / "cache"))
+    source = shutil.copytree(FIXTURES / "v2-unsigned", tmp_path / "source")
+    small = sorted(source.rglob("*.spack"), key=lambda path: (path.stat().st_size, path.name))[:2]
+    for path in small:
+        with path.open("r+b") as file:
+            file.truncate(2_200_000)
+    chosen = [f"/{path.stem.rpartition('-')[2]}" for path in small]
+    with FaultServer(str(source)) as server:
+        done = cli("fetch", *chosen, "-m", server.url, "--unsigned", *DEBIAN, "--no-deps", "--json")
+    assert done.json["code"] == "digest-mismatch", done.err
