@@ -3,8 +3,8 @@
 One stream cannot use two cores, and on a long way that loses packets several streams are faster than one. A range is
 not asked for before the one that had its memory is hashed, so that no connection runs ahead of the hash. The part
 file counts up to where it is hashed (`PartInfo.have`), so a killed run continues there; what came in order is hashed
-every `flush_s`, and when the ranges end for any reason. A range that is cut goes on where it was cut. Anything else
-that goes wrong ends all ranges, and the next try goes on from the same place.
+every `flush_s`, and when the ranges end for any reason. A range that fails goes on where it was cut, as long as the
+mirror brings others meanwhile. Anything else that goes wrong ends all ranges, and the next try goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from ..errors import CachefetchError
 from .resume import PartInfo
-from .retry import retryable
+from .retry import retryable, wait_s
 from .transports import redact
 from .transports.threads import Abort, Aborted, run_abortable
 
@@ -119,21 +119,22 @@ class Split:
         last = self._end(start) - 1
         if not self._free(start):
             await run_abortable(partial(self._await_memory, start))
-        sink = _Range(self, start, last, self._memory_of(start))
-        for left in reversed(range(self.session.limits.attempts)):
+        sink, session, seen = _Range(self, start, last, self._memory_of(start)), self.session, self.received
+        for number in range(1, session.limits.attempts + 1):
             before = sink.at
             try:
                 await transport.receive(self.url, sink, offset=before, validator=self.etag, last=last)
             except CachefetchError as error:
                 if error.context.get("reason") == "wrong-range":
                     raise NotInRanges(ranges_lie=True) from error
-                if (
-                    sink.at == last + 1
-                    or sink.at == before
-                    or not left
-                    or not retryable(error, self.session.limits)
-                ):
+                idle = self.received == seen  # no range brought anything since the last failure of this one
+                over = sink.at == last + 1 or number == session.limits.attempts
+                if over or idle or not retryable(error, session.limits):
                     raise
+                seen, self.part.resumed = self.received, True
+                if sink.at == before:
+                    chance = session.clockwork.random()
+                    await session.clockwork.sleep(wait_s(error, number, session.limits, chance))
             else:
                 if sink.at <= last:
                     raise NotInRanges(ranges_lie=True)  # fewer bytes than asked for, and no error

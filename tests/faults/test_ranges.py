@@ -86,6 +86,27 @@ def test_no_ranges_while_other_payloads_wait(server: FaultServer, tmp_path: Path
     assert asked(server, package) + asked(server, other) == [None, None]
 
 
+def test_many_failures_between_answers_end_nothing(
+    server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    script = [
+        Fault(),
+        Fault(),
+        Fault(),
+        Fault(),
+        Fault(),
+        Fault(status=503),
+    ] * 8  # more than tries of a payload
+    server.script("/" + package.blob, *script)
+    fetch(
+        [package.wanted(unsigned("m", server.url))],
+        tmp_path / "store",
+        limits=replace(LIMITS, range_bytes=20_000),
+    )
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    assert len([one for one in server.requests if one.path == "/" + package.blob]) <= 60
+
+
 def test_wrong_bytes_are_refused(server: FaultServer, package: Package, tmp_path: Path) -> None:
     server.script("/" + package.blob, Fault(corrupt_at=555_555, times=0))
     with pytest.raises(DigestError):

@@ -385,6 +385,20 @@ def test_prune_removes_only_what_no_manifest_names(cli: Cli, tmp_path: Path) -> 
     assert files(to) == before
 
 
+def test_prune_leaves_what_lies_behind_a_link(cli: Cli, tmp_path: Path) -> None:
+    to, pool = tmp_path / "to", tmp_path / "pool"
+    assert sync(cli, QUERY, to=to).code == 0
+    used = {path.name for path in (to / "blobs/sha256").iterdir()}
+    prefix = next(name for name in (f"{number:02x}" for number in range(256)) if name not in used)
+    pool.mkdir()
+    foreign = pool / (prefix + "0" * 62)
+    foreign.write_bytes(b"of another mirror")
+    (to / "blobs/sha256" / prefix).symlink_to(pool)
+    done = sync(cli, QUERY, "--prune", to=to).json
+    assert (done["plan"]["prune"], done["done"]["pruned"]) == (0, 0)
+    assert foreign.read_bytes() == b"of another mirror"
+
+
 def test_prune_removes_the_blobs_of_a_package_that_was_removed(cli: Cli, tmp_path: Path) -> None:
     to, direct = tmp_path / "to", tmp_path / "direct"
     assert sync(cli, "hdf5", source=SIGNED, to=to).code == 0

@@ -276,7 +276,8 @@ class Destination(Store):
         """Return the blobs that no manifest names, path -> size, and the manifests that cannot be read, path -> why.
 
         `named` are known to be named; manifests `anew` will be others. What a
-        damaged manifest names is not known: with one, no blob is unnamed.
+        damaged manifest names is not known: with one, no blob is unnamed. Nor is one behind a symbolic link: another
+        mirror may share it.
         """
         damaged: dict[str, str] = {}
         others = list_other_manifests(self.mirror)
@@ -294,9 +295,17 @@ class Destination(Store):
         found = {
             f"blobs/sha256/{sha256[:2]}/{sha256}": size
             for sha256, size in sorted(listing.blobs.items())
-            if sha256 not in named
+            if sha256 not in named and not self._is_shared(f"blobs/sha256/{sha256[:2]}")
         }
         return found, {}
+
+    def _is_shared(self, directory: str) -> bool:
+        """Return True when a directory of the mirror, or one above it there, is a symbolic link."""
+        while directory:
+            if os.path.islink(os.path.join(self.mirror, directory)):
+                return True
+            directory = os.path.dirname(directory)
+        return False
 
     def _partial(self, key: str, kind: str) -> str:
         # Beside the journal, not below blobs/: a mirror holds nothing but what Spack would put there.
