@@ -110,7 +110,10 @@ class Split:
                 group.cancel_scope.cancel()
         finally:
             self._flush()
+            self._memory = []
             self.part.end_ranges()
+        for error in failed:
+            _forget_frames(error)  # the error may be kept to the end of the run, and their memory with it
         if failed:
             raise failed[0]
 
@@ -119,7 +122,7 @@ class Split:
         last = self._end(start) - 1
         if not self._free(start):
             await run_abortable(partial(self._await_memory, start))
-        sink, session, seen = _Range(self, start, last, self._memory_of(start)), self.session, self.received
+        sink, session, seen = _Range(self, start, last), self.session, self.received
         for number in range(1, session.limits.attempts + 1):
             before = sink.at
             try:
@@ -161,7 +164,7 @@ class Split:
 
     def complete(self, start: int) -> None:
         """Write a range that is complete, and hash it when its turn has come."""
-        self.part.write_at(start, self._memory_of(start))
+        self.part.write_at(start, self.memory_of(start))
         with self._state:
             self._ends.add(start)
         self._hash(partly=False)
@@ -189,7 +192,7 @@ class Split:
     def _advance(self, to: int) -> None:
         part, at = self.part, self.part.offset
         start = self._start(at)
-        data = self._memory_of(start)[at - start : to - start]
+        data = self.memory_of(start)[at - start : to - start]
         if to < self._end(start):
             part.write_at(at, data)  # a complete range is written by whoever received it
         part.advance(data)
@@ -214,7 +217,8 @@ class Split:
     def _end(self, start: int) -> int:
         return min(start + self._size, self.part.size)
 
-    def _memory_of(self, start: int) -> memoryview:
+    def memory_of(self, start: int) -> memoryview:
+        """Return the memory of a range."""
         number = (start - self._first) // self._size
         return self._memory[number % len(self._memory)][: self._end(start) - start]
 
@@ -235,6 +239,12 @@ class Split:
                 self.part.commit_if_right()
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _aligned(size: int) -> memoryview:
     """Return memory that may go past the page cache."""
     return memoryview(mmap.mmap(-1, size))
@@ -243,13 +253,13 @@ def _aligned(size: int) -> memoryview:
 class _Range:
     """The sink of one range."""
 
-    def __init__(self, split: Split, start: int, last: int, memory: memoryview) -> None:
-        self._split, self._start, self._last, self._memory = split, start, last, memory
+    def __init__(self, split: Split, start: int, last: int) -> None:
+        self._split, self._start, self._last = split, start, last
         self.at = start
 
     def room(self) -> memoryview:
         """Return where the bytes that come next belong."""
-        return self._memory[self.at - self._start :]
+        return self._split.memory_of(self._start)[self.at - self._start :]
 
     def begin(self, head: Head) -> None:
         """Make sure that it is the range, of the object."""
@@ -261,8 +271,9 @@ class _Range:
         split.session.pace.spend(len(data))
         if self.at + len(data) > self._last + 1:
             raise NotInRanges  # it ignores the end
-        if data.obj is not self._memory.obj:
-            self.room()[: len(data)] = data
+        room = self.room()
+        if data.obj is not room.obj:
+            room[: len(data)] = data
         self.at += len(data)
         split.came(self._start, self.at, len(data))
 

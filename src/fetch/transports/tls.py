@@ -12,8 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
-#: A server's write on a fast link, and no more memory for each connection.
-_READ_BYTES = 1 << 20
+#: Much of what a fast link brings between two looks, and little memory for each connection.
+_READ_BYTES = 512 << 10
 
 
 class TlsStream:
