@@ -7,8 +7,6 @@ names, a manifest that the index does not list yet) is a note.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,56 +14,21 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from ...errors import (
-    AccessError,
-    CachefetchError,
-    DigestError,
-    FormatError,
-    NotFoundError,
-    TruncatedError,
-    UsageError,
-)
+from ...errors import AccessError, CachefetchError, FormatError, NotFoundError, UsageError
 from ...regular import open_regular
 from ...resolver.index.readers import join
-from ...resolver.index.readers.manifest import (
-    INDEX_MANIFEST,
-    KEY_INDEX_MANIFEST,
-    KEY_MEDIA_TYPE,
-    LAYOUT_PATH,
-    is_fingerprint,
-    key_manifest_path,
-    parse_manifest,
-    spec_manifest_path,
-)
+from ...resolver.index.readers.manifest import INDEX_MANIFEST, LAYOUT_PATH, parse_manifest
 from ...resolver.index.readers.v2 import HASH as V2_HASH
 from ...resolver.index.readers.v2 import INDEX as V2_INDEX
 from ..transports import scheme_of
-from ..transports.file import local_path
 from ..transports.threads import Aborted, run_abortable
-from .accepted import (
-    index_of,
-    refused_database,
-    refused_index,
-    refused_key,
-    refused_key_list,
-    refused_layout,
-    remarks_on,
-    remarks_on_blob,
-)
-from .destination import (
-    KEY_SUFFIX,
-    KEYS,
-    OWN,
-    blob_names,
-    list_manifests,
-    list_other_manifests,
-    list_strays,
-)
-from .examine import Checked, Examiner, Found, Rules, compare_blob, told
+from .accepted import refused_layout
+from .check_index import IndexAudit
+from .check_keys import KeyAudit
+from .destination import blob_names, list_manifests, list_other_manifests, list_strays
+from .examine import Checked, Examiner, Rules, told
 from .inventory import each
-from .keys import check_key
 from .plan import Problem
-from .records import Records
 from .workers import ENOUGH, cores, examine_in_processes
 
 TYPE_CHECKING = False
@@ -73,18 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from ...resolver.index.readers.manifest import BlobRef
     from ...resolver.model import Node
     from ..model import Source
     from ..session import Session
-    from ..transports import Head
     from ..transports.threads import Abort
     from .examine import Item, Wrong
 
-INDEX_LIMIT = 8 << 30
 #: Code of the problem that a manifest in the place of nothing is.
 MISPLACED = "misplaced"
-_VIEWS = INDEX_MANIFEST.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,28 +121,11 @@ async def _audit(session: Session, source: Source) -> Audit:
     return BuildCacheAudit(session, source) if layout == "v2" else Audit(session, source)
 
 
-class Audit:
+class Audit(IndexAudit, KeyAudit):
     """One audit of a mirror of layout 3."""
 
     #: What the names of the manifests end in, behind the hash.
     suffixes: tuple[str, ...] = (".spec.manifest.json",)
-    index_path = INDEX_MANIFEST
-
-    def __init__(self, session: Session, source: Source) -> None:
-        self.session, self.source = session, source
-        self.local = local_path(source.url) if scheme_of(source.url) == "file" else None
-        self.problems: list[Problem] = []
-        self.notes: dict[str, int] = {}
-        self.named: dict[str, int] = {}
-        self.records = Records.none()
-        self.held: set[str] = set()
-        self.external: set[str] = set()
-        self.found = Found()
-        self.odd = Found()  # remarks on all but packages
-        self.warnings: list[str] = []
-        self.index_good = True
-        self.absent: list[tuple[str, str, str] | None] = []
-        self._users: dict[str, list[str]] | None = None
 
     async def run(self) -> VerifyReport:
         """Do it."""
@@ -223,71 +165,6 @@ class Audit:
         found = [f"{path}: {text}{_more(number)}" for text, (number, path) in self.odd.remarks.items()]
         return sorted(found)
 
-    # --- the index -------------------------------------------------------------------------------------------------
-
-    async def _index(self) -> bool:
-        """Read the index; False when there is none."""
-        try:
-            data = await self._document(INDEX_MANIFEST)
-        except NotFoundError:
-            if not await to_thread.run_sync(self._is_mirror):
-                raise
-            self.notes["no_index"] = 1
-            return False
-        except FormatError as error:
-            self._index_problem(INDEX_MANIFEST, error.code, error.message)
-            return False
-        found = await self._read_index(INDEX_MANIFEST, data)
-        if found is None:
-            return False
-        self.records = found
-        return True
-
-    async def _views(self) -> None:
-        """Read the named indexes, which a directory shows."""
-        assert self.local is not None
-        for path in await to_thread.run_sync(list_other_manifests, self.local):
-            if path.startswith(_VIEWS) and path != INDEX_MANIFEST:
-                try:
-                    await self._read_index(path, await self._document(path))
-                except CachefetchError as error:
-                    self._problem("", "index", error.code, error.message, path)
-
-    async def _read_index(self, path: str, data: bytes) -> Records | None:
-        """Return the records of the index whose manifest is `data`; None when it is damaged, which is reported."""
-        try:
-            manifest = parse_manifest(data, what=path)
-            ref = index_of(manifest)
-            body = await self._blob(ref, INDEX_LIMIT)
-            self.named[ref.sha256] = ref.size
-            records = await to_thread.run_sync(Records, body)
-            for other in manifest.blobs:  # for other versions of Spack
-                self.named[other.sha256] = other.size
-                if other is not ref:
-                    await self._hash_remote(other)
-        except (FormatError, DigestError, TruncatedError, NotFoundError) as error:
-            self._index_problem(path, error.code, error.message)
-            return None
-        if refused := refused_index(manifest):
-            self._index_problem(path, FormatError.code, f"{path} {refused}")
-        self._judge_version(path, records.version)
-        self.odd.remark(path, [*remarks_on(manifest), *remarks_on_blob(ref, body[:2])])
-        return records
-
-    def _judge_version(self, path: str, version: str) -> None:
-        if refused := refused_database(version):
-            self._index_problem(path, FormatError.code, refused)
-
-    def _index_problem(self, path: str, code: str, message: str) -> None:
-        self.index_good = self.index_good and path != self.index_path
-        self.problems.append(Problem("", "index", code, message, (), path))
-
-    def _is_mirror(self) -> bool:
-        """Tell whether a directory without an index is a mirror, maybe one of which nothing is published yet."""
-        return self.local is not None and any(
-            os.path.isdir(os.path.join(self.local, name)) for name in ("v3", OWN)
-        )
-
     def _judge(self) -> None:
         """Report what was found about packages and index records, and settle what the mirror holds."""
         found = self.found
@@ -299,35 +176,6 @@ class Audit:
         for one in found.odd:
             if one.wrong:
                 self._report(one)
-
-    def _entries(self, present: set[str]) -> None:
-        """Compare the index with the manifests that are there."""
-        for hash_ in sorted(self.held - present):
-            node = self.records.node(hash_)
-            assert node is not None, "a record that cannot be read is not held"
-            try:
-                path = self._path_of(node)
-            except FormatError as error:  # a record that no mirror can hold
-                self.absent.append(None)
-                self._problem(hash_, node.name, error.code, error.message)
-                continue
-            self.absent.append((node.name, node.version, hash_))
-            self._problem(hash_, node.name, "not-found", f"{path} does not exist, the index lists it", path)
-        self.notes["unindexed"] = len(present - self.held)
-
-    def _closure(self) -> None:
-        """Every link and run dependency of what is held must be held, or external; other edges must be records."""
-        damaged = {one.hash for one in self.found.odd if not one.record}
-        dangling = 0
-        for hash_, target in sorted(self.found.targets.items()):
-            is_record = hash_ in self.records and hash_ not in damaged
-            dangling += 0 if is_record else target.edges
-            if target.in_closure and hash_ not in self.held and hash_ not in self.external:
-                message = f"the mirror does not hold {target.name}/{hash_[:7]}"
-                self._problem(hash_, target.name, "incomplete", message)
-                node = self.records.node(hash_)
-                self.absent.append((node.name, node.version, hash_) if node else None)
-        self.notes["dangling"] = dangling
 
     # --- packages --------------------------------------------------------------------------------------------------
 
@@ -350,9 +198,6 @@ class Audit:
         """Return the nodes that the index lists as here; one that cannot be read is reported in its place."""
         nodes = [self.records.node(hash_) for hash_ in self.records if self.records.is_binary(hash_)]
         return [node for node in nodes if node is not None and node.external is None]
-
-    def _path_of(self, node: Node) -> str:
-        return spec_manifest_path(node.name, node.version, node.hash)
 
     def _hash_in(self, path: str) -> str:
         """Return the DAG hash in the name of a manifest."""
@@ -466,85 +311,7 @@ class Audit:
             return node.name, node.version, node.hash
         return one.identity
 
-    def _problem(self, hash_: str, name: str, what: str, message: str, path: str = "") -> None:
-        self.problems.append(Problem(hash_, name, what, message, self._needed_by(hash_), path))
-
-    def _needed_by(self, hash_: str) -> tuple[str, ...]:
-        if self._users is None:  # the first damage: all records are decoded once
-            self._users = {}
-            for node in filter(None, map(self.records.node, self.held)):
-                label = f"{node.name}@{node.version}/{node.hash[:7]}"
-                for needed in {edge.hash for edge in node.closure_edges()}:
-                    self._users.setdefault(needed, []).append(label)
-        return tuple(sorted(self._users.get(hash_, ())))
-
-    # --- keys and leftovers ----------------------------------------------------------------------------------------
-
-    async def _keys(self, has_index: bool) -> None:
-        there = await self._keys_there()
-        try:
-            data = await self._document(KEY_INDEX_MANIFEST)
-        except NotFoundError:
-            # Spack lists keys when it writes an index: before that the list is not missing.
-            if there and has_index:
-                self._no_key_list(KEY_INDEX_MANIFEST, there)
-            return
-        except FormatError as error:
-            self._problem("", "key", error.code, error.message, KEY_INDEX_MANIFEST)
-            return
-        names: list[str] = []
-        try:
-            manifest = parse_manifest(data, what=KEY_INDEX_MANIFEST)
-            ref = manifest.key_index()
-            self.named[ref.sha256] = ref.size
-            blob = await self._blob(ref, 1 << 20)
-            names = [str(name) for name in json.loads(blob)["keys"]]
-            if refused := refused_key_list(manifest):
-                raise FormatError(f"{KEY_INDEX_MANIFEST} {refused}")
-            self.odd.remark(KEY_INDEX_MANIFEST, [*remarks_on(manifest), *remarks_on_blob(ref, blob[:2])])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self._problem("", "key", "bad-format", f"the key list is damaged: {error}", KEY_INDEX_MANIFEST)
-        except CachefetchError as error:
-            self._problem("", "key", error.code, error.message, KEY_INDEX_MANIFEST)
-        for name in names:
-            await self._key(name)
-        for name in sorted(there - {name.upper() for name in names}):
-            self.odd.remark(
-                key_manifest_path(name), ["the key is not in the list of keys: Spack does not see it"]
-            )
-            await self._key(name)
-
-    def _no_key_list(self, path: str, there: set[str]) -> None:
-        message = f"{path} does not exist, so that Spack does not find the keys that are there ({len(there)})"
-        self._problem("", "key", NotFoundError.code, message, path)
-
-    async def _keys_there(self) -> set[str]:
-        """Return the fingerprints of the keys that have a manifest; at a URL only of those that are trusted."""
-        if self.local is not None:
-            names = await to_thread.run_sync(list_other_manifests, self.local)
-            keys = {name[len(KEYS) + 1 : -len(KEY_SUFFIX)] for name in names if name.endswith(KEY_SUFFIX)}
-            return {key for key in keys if is_fingerprint(key)}
-        found = set()
-        for fingerprint in self.source.keyring.fingerprints:
-            with suppress(CachefetchError):
-                await self._document(key_manifest_path(fingerprint))
-                found.add(fingerprint)
-        return found
-
-    async def _key(self, fingerprint: str) -> None:
-        path = KEY_INDEX_MANIFEST
-        try:
-            path = key_manifest_path(fingerprint)
-            manifest = parse_manifest(await self._document(path), what=path)
-            ref = manifest.key()
-            self.named[ref.sha256] = ref.size
-            blob = await self._blob(ref, 4 << 20)
-            check_key(blob, fingerprint, path)
-            if refused := refused_key(manifest, KEY_MEDIA_TYPE):
-                raise FormatError(f"{path} {refused}")
-            self.odd.remark(path, [*remarks_on(manifest), *remarks_on_blob(ref, blob[:2])])
-        except CachefetchError as error:
-            self._problem("", "key", error.code, error.message, path)
+    # --- layout and leftovers --------------------------------------------------------------------------------------
 
     async def _layout(self) -> None:
         """Check the file that tells the layout; at a URL it may be absent, as nothing needs it to read."""
@@ -579,66 +346,6 @@ class Audit:
                 continue  # reported where it is needed
             self.named.update({ref.sha256: ref.size for ref in refs})
         self.notes["unnamed_blobs"] = sum(name not in self.named for name in blob_names(self.local))
-
-    # --- reading ---------------------------------------------------------------------------------------------------
-
-    async def _document(self, path: str, limit: int = 1 << 20) -> bytes:
-        """Read a small file. Raises FormatError for what is there and no file, NotFoundError for nothing."""
-        try:
-            return await self.session.document(self.source, join(self.source.url, path), limit, 0)
-        except NotFoundError as error:
-            if self._is_there(path):
-                raise FormatError(error.message) from error
-            raise
-
-    def _is_there(self, path: str) -> bool:
-        """Tell whether something stands at a path of a directory that cannot be read as a file."""
-        return self.local is not None and os.path.lexists(os.path.join(self.local, path))
-
-    async def _blob(self, ref: BlobRef, limit: int) -> bytes:
-        if ref.size > limit:
-            raise FormatError(f"{ref.path} has {ref.size} bytes, more than the limit of {limit}")
-        data = await self.session.blob(self.source, join(self.source.url, ref.path), ref.size, 0)
-        compare_blob(hashlib.sha256(data).hexdigest(), len(data), ref)
-        return data
-
-    async def _hash_remote(self, ref: BlobRef) -> None:
-        found = await self._hash(join(self.source.url, ref.path))
-        compare_blob(found.digest.hexdigest(), found.size, ref)
-
-    async def _hash(self, url: str) -> _Hashing:
-        """Hash a large blob without keeping it."""
-        transport = self.session.transport(self.source, url)
-
-        async def read() -> _Hashing:
-            sink = _Hashing()
-            try:
-                async with self.session.host_slots(url):
-                    await transport.receive(url, sink)
-            finally:
-                if transport.network:
-                    self.session.meter.network_bytes += sink.size
-            return sink
-
-        return await self.session.patiently(read, url, 0)
-
-
-class _Hashing:
-    """A sink that keeps nothing but digest and size."""
-
-    def __init__(self) -> None:
-        self.digest, self.size = hashlib.sha256(), 0
-
-    def begin(self, head: Head) -> None:
-        """Nothing is expected of an answer: what comes is compared at the end."""
-
-    def write(self, data: memoryview) -> None:
-        """Hash the next bytes."""
-        self.digest.update(data)
-        self.size += len(data)
-
-    def end(self) -> None:
-        """Nothing is left to do."""
 
 
 def _more(number: int) -> str:

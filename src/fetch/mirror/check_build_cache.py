@@ -27,7 +27,8 @@ from ..verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node, parse_spec
 from ..verify.policy import check_signature
 from ..verify.specfile import tarball_digest
 from .build_cache import BuildCache, check_place
-from .check import INDEX_LIMIT, Audit
+from .check import Audit
+from .check_index import INDEX_LIMIT
 from .examine import LARGE, Checked, hash_file, read_document, told
 from .inventory import each
 from .keys import check_key
