@@ -16,7 +16,7 @@ from .answers import (
     resolve,
     shown,
 )
-from .config import Config, Mirror, distinct, load, mirror_from_argument, spack_mirrors
+from .config import Config, Mirror, distinct, load, mirror_from_argument, spack_mirrors, without_login
 from .errors import (
     AccessError,
     CachefetchError,
@@ -90,7 +90,7 @@ class Base:
                 raise TypeError(f"{name} is a list of several, not one string: {name}=[{value!r}]")
         key_files = tuple(os.path.abspath(path) for path in keys)
         named = distinct(
-            m
+            without_login(m)
             if isinstance(m, Mirror)
             else mirror_from_argument(os.fspath(m), settings, unsigned=unsigned, key_files=key_files)
             for m in mirrors

@@ -23,6 +23,8 @@ LIBC = ("inferred", "recorded")
 SCHEMES = ("https", "http", "file", "oci", "oci+http", "s3", "bundle")
 #: What every volume of a bundle begins with (`fetch.bundle.format.MAGIC`, which costs start-up time to import).
 _BUNDLE_MARK = b"cachefetch-bundle.json\0"
+#: Stands for a user and password in what is taken for a path.
+MASKED = "***"
 SYSTEM_FILE = "/etc/cachefetch/config.toml"
 
 
@@ -156,7 +158,7 @@ def mirror_from_argument(
     if known is None:
         check_scheme(text)
         signed = "none" if unsigned or is_registry(text) else "required"
-        return Mirror(_shown(text), absolute(text), signed, (), key_files, "command line")
+        return without_login(Mirror(_shown(text), absolute(text), signed, (), key_files, "command line"))
     return Mirror(
         known.name,
         known.location,
@@ -166,6 +168,25 @@ def mirror_from_argument(
         known.origin,
         known.view,
     )
+
+
+def without_login(mirror: Mirror) -> Mirror:
+    """Return a mirror whose name holds no secret, nor its location where that is taken for a path: paths are shown.
+
+    ``***@`` takes the place of the user and password of a URL whose ``scheme://`` is missing. A path that exists stays.
+    """
+    name, location = _shown(mirror.name), mirror.location
+    if not os.path.lexists(location):
+        name, location = _masked(name), _masked(location)
+    return changed(mirror, name=name, location=location)
+
+
+def _masked(text: str) -> str:
+    if ":" not in text or "@" not in text or "://" in text:
+        return text
+    import re
+
+    return re.sub(r"(?:^|(?<=/))[^\s/@:]+:.*@", f"{MASKED}@", text, count=1, flags=re.S)
 
 
 def is_registry(location: str) -> bool:
@@ -367,7 +388,9 @@ def mirror_from_table(name: str, entry: Any, path: str) -> Mirror:
         location = absolute(url)
     except UsageError as error:
         raise ConfigError(f"{path}: mirrors.{name}.url: {error.message}", hint=error.hint) from None
-    return Mirror(name, location, signed, pinned, tuple(absolute(f) for f in files), path, view)
+    return without_login(
+        Mirror(name, location, signed, pinned, tuple(absolute(f) for f in files), path, view)
+    )
 
 
 def _network(table: dict[str, Any], path: str) -> dict[str, Any]:

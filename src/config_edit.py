@@ -7,7 +7,16 @@ import re
 import tomllib
 from contextlib import contextmanager, suppress
 
-from .config import SIGNED, absolute, check_policy, check_scheme, default_policy, mirror_from_table
+from .config import (
+    SIGNED,
+    Mirror,
+    absolute,
+    check_policy,
+    check_scheme,
+    default_policy,
+    mirror_from_table,
+    without_login,
+)
 from .errors import ConfigError, UsageError
 from .regular import open_regular
 
@@ -39,7 +48,13 @@ def add_mirror(
         raise UsageError(f"signed is {signed!r}", hint=f"one of {', '.join(SIGNED)}")
     check_scheme(url)
     check_policy(url, signed, keys, f"mirror {name}")
-    lines = [f"[mirrors.{name}]", f"url = {_quoted(absolute(url))}"]
+    location = absolute(url)
+    if without_login(Mirror(name, location)).location != location:
+        raise UsageError(
+            f"the URL of mirror {name} has a user and password, but no scheme",
+            hint="write the whole URL: https://USER@HOST/PATH",
+        )
+    lines = [f"[mirrors.{name}]", f"url = {_quoted(location)}"]
     lines += [f"signed = {_quoted(signed)}"] if signed != default else []
     lines += [f"keys = [{', '.join(map(_quoted, keys))}]"] if keys else []
     lines += [f"view = {_quoted(view)}"] if view else []

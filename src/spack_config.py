@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 
-from .config import Mirror, absolute
+from .config import Mirror, absolute, without_login
 from .errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
@@ -136,7 +136,7 @@ def _mirror(name: str, value: Any, path: str, env: Mapping[str, str]) -> Mirror 
     endpoint = fetch.get("endpoint_url") or value.get("endpoint_url")
     if endpoint and location.startswith("s3://"):
         location = _at_endpoint(location, str(endpoint))
-    return Mirror(name, location, signed, origin=path, view=str(view))
+    return without_login(Mirror(name, location, signed, origin=path, view=str(view)))
 
 
 def expand(url: str, env: Mapping[str, str], directory: str) -> str:

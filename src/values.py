@@ -114,6 +114,10 @@ def without_secrets(url: str) -> str:
     import re
 
     shown = re.sub(r"://[^/?#@]*@", "://", url)
+    if re.search(
+        r"://[^/:\[@]*:(?!\d{0,5}(?:/|$))[^@]*@", shown
+    ):  # no port: a password with an unescaped / ? #
+        shown = re.sub(r"://.*@", "://", shown, flags=re.S)
     return re.sub(r"(://[^?#]*)[?#].*", r"\1?...", shown, flags=re.S)
 
 

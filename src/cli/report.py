@@ -31,7 +31,7 @@ def _secrets_of(word: str) -> Iterator[tuple[str, str]]:
 
     url = re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/+", word)
     if url is None:
-        bare = re.match(r"(?:--[\w-]+=|-[A-Za-z])?([^\s/@:]+:[^\s@]*@)", word)
+        bare = re.match(r"(?:--[\w-]+=|-[A-Za-z])?([^\s/@:]+:\S*@)", word)
         if bare:
             yield bare[1], ""
         return

@@ -21,7 +21,7 @@ from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
 from cachefetch import Client
 from cachefetch.cli import run
-from cachefetch.config import Config, Mirror
+from cachefetch.config import Config, Mirror, load, spack_mirrors
 from cachefetch.errors import CachefetchError, MirrorError
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Source
@@ -305,6 +305,7 @@ TYPED = (
     "http:/u:{}@h.invalid/x",
     "file://u:{}@h.invalid/x",
     "u:{}@h.invalid",
+    "u:p@{}@h.invalid",
     "https://h.invalid/x?token={}",
 )
 
@@ -328,6 +329,57 @@ def test_what_was_typed_wrong_shows_no_secret(cli: Cli, url: str, as_json: bool)
         assert done.code == 2 or "key" not in words
         assert done.code != 1
         clean(done.out, done.err)
+
+
+@pytest.mark.parametrize("url", [text.format(CANARY) for text in TYPED])
+def test_what_was_typed_wrong_shows_no_secret_in_the_library(tmp_path: Path, url: str) -> None:
+    config = Config(cache_dir=str(tmp_path / "cache"), config_dir=str(tmp_path / "config"))
+    for mirror in (url, Mirror(url, url)):
+        try:
+            with Client([mirror], config=config, limits=Limits(attempts=1, connect_timeout_s=1)) as client:
+                clean(client.options, client.mirrors(), *(m.name for m in client.mirrors()))
+                client.update()
+        except CachefetchError as error:
+            clean(json.dumps(error.to_dict()), "".join(traceback.format_exception(error)))
+
+
+@pytest.mark.parametrize(
+    "text", [f"u:{CANARY}@h/x", f"u:a/{CANARY}@h", f"u:a@{CANARY}@h/x", f"http:/u:{CANARY}@h/x"]
+)
+def test_a_mirror_without_scheme_is_told_so_and_holds_no_secret(tmp_path: Path, text: str) -> None:
+    """It is taken for a path; also where a configuration names it."""
+    config = tmp_path / "cachefetch" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(f'[mirrors.lab]\nurl = "{text}"\n')
+    spack = tmp_path / "spack"
+    spack.mkdir()
+    (spack / "mirrors.yaml").write_text(f"mirrors:\n  lab: {text}\n")
+    own = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    alone = {"SPACK_DISABLE_LOCAL_CONFIG": "1", "SPACK_ROOT": str(tmp_path / "root")}
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    spack.rename(tmp_path / "root" / "etc" / "spack")
+    settings = load(own)
+    (of_spack,) = spack_mirrors(alone)
+    clean(settings, of_spack)
+    for mirror in (*settings.mirrors, of_spack):
+        with Client([mirror], config=settings) as client, pytest.raises(MirrorError) as caught:
+            client.update()
+        assert "a URL begins with its scheme" in caught.value.message
+        clean(json.dumps(caught.value.to_dict()))
+
+
+def test_a_directory_with_a_name_like_a_login_is_a_mirror_as_ever(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(MIRROR, tmp_path / "a:b@c" / "d@e")
+    done = cli("doctor", str(tmp_path / "a:b@c" / "d@e"))
+    assert done.code == 0
+    assert "a:b@c/d@e" in done.out
+
+
+def test_mirror_add_refuses_a_login_without_scheme(cli: Cli) -> None:
+    done = cli("mirror", "add", "lab", f"u:{CANARY}@h.invalid/x")
+    assert done.code == 2
+    assert "no scheme" in done.err
+    clean(done.err)
 
 
 @pytest.mark.parametrize("where", [f"u:{CANARY}@h.invalid", f"http://u:{CANARY}@127.0.0.1:9/?s={CANARY}"])

@@ -430,8 +430,9 @@ def _translated(url: str) -> Iterator[None]:
     except BadAnswer as error:
         raise broken(url, "the connection broke", error) from error
     except ValueError as error:  # of urlsplit: a port that is no number, brackets that do not match
+        why = f" ({error})" if redact(url) == url else ""  # it cites what may be part of a password
         raise MirrorError(
-            f"{redact(url)}: not a usable URL ({error})",
+            f"{redact(url)}: not a usable URL{why}",
             hint="check the mirror URL",
             context={"url": redact(url)},
         ) from None

@@ -7,7 +7,7 @@ import os
 
 from ...errors import AccessError, FormatError, MirrorError, NetworkError, NotFoundError
 from ...regular import NOT_REGULAR, open_regular
-from . import Head, Reply, scheme_of
+from . import Head, Reply, redact, scheme_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ def local_path(url: str) -> str:
     if scheme_of(url) == "file" and url[:7].lower() == "file://":
         host, _, rest = url[7:].partition("/")
         if host not in ("", "localhost"):
+            shown = redact(url)
             raise MirrorError(
-                f"{url}: a file:// URL names a file of this machine, not of {host!r}",
-                hint=f"three slashes before an absolute path: file:///{host}/{rest}",
-                context={"url": url},
+                f"{shown}: a file:// URL names a file of this machine, not of {shown[7:].partition('/')[0]!r}",
+                hint=f"three slashes before an absolute path: file:///{shown[7:]}",
+                context={"url": shown},
             )
         path = "/" + _unquote(rest)
     if "\0" in path:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _WEAK = ("no-index", "forbidden")
 #: Entries of a directory that are looked into for a mirror.
 _LOOK_INTO = 50
+#: What stands in a path for a user and password (`config.MASKED`), and what to say of it.
+_LOGIN = "***@"
+_NO_SCHEME = "; a URL begins with its scheme: https://USER@HOST/PATH"
 _URL_FORMATS = ("v3", "v2", "page")
 
 
@@ -101,6 +104,7 @@ def _nothing(location: str) -> Reader:
     answer = yield Get(location)
     if isinstance(answer.error, NotFoundError):
         if "://" not in location:
+            near = near or (_NO_SCHEME if _LOGIN in location else "")
             return Reading("", "unreachable", f"there is no file or directory {location}{near}")
         return Reading(
             "",
