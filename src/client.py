@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from .answers import (
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .lockfile import Lock, Locked, LockedPolicy
     from .resolver.host.overrides import HostOverrides
     from .resolver.index.readers import Get
+    from .resolver.index.writer import Lookup
     from .resolver.model import Host, Node
     from .resolver.resolution import Artifact, Listing, MirrorState, Resolution, Shown
     from .sources import Sources, Steps
@@ -763,8 +764,24 @@ class AsyncClient(Base):
             raise UsageError("no mirror to verify is named", hint="cachefetch verify DIRECTORY|URL")
         delivery = self._policies(self.mirrors())
         await self._alone(lambda: self._freshness_steps(self.mirrors()[0]))
-        report = await syncing.verify(list(delivery.values()), self._engine(), repair=repair)
+        with ExitStack() as opened:
+            report = await syncing.verify(
+                [*delivery.values()],
+                self._engine(),
+                repair=repair,
+                open_others=lambda: self._lookup_in_others(opened),
+            )
         return replace(report, warnings=(*self._warnings(), *report.warnings))
+
+    async def _lookup_in_others(self, opened: ExitStack) -> Lookup:
+        """Return how nodes are found in the indexes of all mirrors but the first, until `opened` closes them."""
+        others = self.mirrors()[1:]
+        try:
+            sources = await self._alone(lambda: self._judged_steps(others, refresh=not self.options.offline))
+        except NoUsableMirrorError:  # no index: its packages are found by name
+            return lambda _: None
+        opened.callback(sources.specs.close)
+        return sources.specs.raw
 
     def _delivery(self, sources: Sources) -> dict[str, Source]:
         """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""

@@ -14,7 +14,7 @@ from .values import frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from .fetch.limits import Limits
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .fetch.store.cas import Store
     from .lockfile import LockedPolicy
     from .resolver.index.query import Specs
+    from .resolver.index.writer import Lookup
     from .resolver.model import Host, Record
     from .resolver.rules.context import Policy
     from .resolver.spec.values import Spec
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     #: Changes what a sync is asked for, knowing what the journal has.
     Adjust = Callable[[Job, Journal], Job]
 
+#: Most repairs of a mirror in one run: the second mends what a damaged index hid, the third what that was needed for.
+_ROUNDS = 3
 #: What a sync did that had nothing to do.
 NOTHING_DONE = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
@@ -583,10 +586,18 @@ def _refuse_itself(target: Source, others: Iterable[Source]) -> None:
         )
 
 
-async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool) -> VerifyReport:
-    """Audit the first of the mirrors; with `repair` fetch what is damaged from the others, and audit again."""
-    from dataclasses import replace
+async def verify(
+    delivery: list[Source],
+    engine: dict[str, Any],
+    *,
+    repair: bool,
+    open_others: Callable[[], Awaitable[Lookup]],
+) -> VerifyReport:
+    """Audit the first of the mirrors; with `repair` fetch what is damaged from the others, and audit again.
 
+    What a damaged index hid shows when it is right: then it is repaired too. `open_others` reads the indexes of the
+    others and returns how their nodes are found; it is called when the mirror itself does not tell what is damaged.
+    """
     from .fetch.mirror.check import verify_mirror
 
     target, others = delivery[0], delivery[1:]
@@ -602,18 +613,46 @@ async def verify(delivery: list[Source], engine: dict[str, Any], *, repair: bool
     from .fetch.mirror.repair import repair_mirror
 
     _refuse_itself(target, others)
-    done = await repair_mirror(lambda store: _session(engine, store), report, target, others)
-    after = await verify_mirror(session, target)
-    mended = max(0, len(report.problems) - len(after.problems))
-    # A package that is gone from manifests and index is told once more: nothing shows that it was there.
+    lookup: Lookup | None = None
+    first, rounds = report, []
+    gone: dict[str, Problem] = {}
+    for _ in range(_ROUNDS):
+        before = report
+        if lookup is None and not before.describes_itself:
+            lookup = await open_others()
+        done = await repair_mirror(lambda store: _session(engine, store), before, target, others, lookup)
+        report = await verify_mirror(session, target)
+        rounds.append(done)
+        seen = {problem.hash for problem in before.problems}
+        gone = {hash_: problem for hash_, problem in gone.items() if hash_ not in seen}
+        gone.update((problem.hash, problem) for problem in done.problems if problem.hash)
+        if _kinds(report) <= _kinds(before):
+            break
+    return _repaired(first, rounds, gone, report)
+
+
+def _kinds(report: VerifyReport) -> set[tuple[str, str, str]]:
+    """Return what is wrong, without what is said about it."""
+    return {(problem.hash, problem.what, problem.path) for problem in report.problems}
+
+
+def _repaired(
+    first: VerifyReport, rounds: Sequence[SyncReport], gone: Mapping[str, Problem], after: VerifyReport
+) -> VerifyReport:
+    """Return the last audit of a repair, with what was done.
+
+    A package that is `gone` from manifests and index is told once more: nothing shows that it was there.
+    """
+    from dataclasses import replace
+
     told = {problem.hash for problem in after.problems}
-    gone = [problem for problem in done.problems if problem.hash and problem.hash not in told]
+    warnings = dict.fromkeys(text for done in rounds for text in done.warnings)
     return replace(
         after,
-        repaired=done.done["packages"],
-        mended=mended,
-        problems=(*after.problems, *gone),
-        warnings=(*after.warnings, *done.warnings),
+        repaired=sum(done.done["packages"] for done in rounds),
+        mended=max(0, len(first.problems) - len(after.problems)),
+        problems=(*after.problems, *(problem for hash_, problem in gone.items() if hash_ not in told)),
+        warnings=(*after.warnings, *warnings),
     )
 
 

@@ -178,3 +178,111 @@ def test_a_mirror_is_not_repaired_from_itself(cli: Cli, tmp_path: Path) -> None:
     flip(blob_of(mirror, zlib(mirror), ".install."))
     done = cli("verify", mirror, "--key", KEY, "--repair", "--from", mirror.as_uri(), "--json")
     assert (done.code, "from itself" in done.json["message"]) == (2, True)
+
+
+def spec_documents(mirror: Path, layout: str) -> list[Path]:
+    if layout == "v2":
+        return sorted(mirror.glob("build_cache/*.spec.json*"))
+    manifests = sorted(mirror.glob("v3/manifests/spec/*/*.json"))
+    return [*manifests, *(blob_of(mirror, path, ".spec.") for path in manifests)]
+
+
+def lose_index(mirror: Path, layout: str, how: str) -> None:
+    if layout == "v2":
+        (mirror / "build_cache/index.json.hash").unlink()
+    path = mirror / (INDEX if layout == "v3" else "build_cache/index.json")
+    path.unlink() if how == "lost" else path.write_text(how)
+
+
+def subset(cli: Cli, layout: str, to: Path) -> Path:
+    done = cli("sync", "version-zoo", "zlib", "--from", SOURCE[layout], "--key", KEY, "--to", to, "-q")
+    assert done.code == 0, done.err
+    shutil.rmtree(to / ".cachefetch")
+    for path in to.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return to
+
+
+@pytest.mark.parametrize("layout", ["v3", "v2"])
+@pytest.mark.parametrize("index", ["{}", "", "lost"])
+@pytest.mark.parametrize("damage", ["a space more", "empty"])
+def test_all_documents_and_the_index_are_repaired_by_one_run(
+    cli: Cli, tmp_path: Path, layout: str, index: str, damage: str
+) -> None:
+    mirror = subset(cli, layout, tmp_path / "mirror")
+    whole = files(mirror)
+    for path in spec_documents(mirror, layout):
+        path.write_bytes(path.read_bytes() + b" " if damage != "empty" else b"")
+    lose_index(mirror, layout, index)
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE[layout], "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert files(mirror) == whole
+    assert cli("verify", mirror, "--key", KEY).code == 0
+
+
+@pytest.mark.parametrize("layout", ["v3", "v2"])
+@pytest.mark.parametrize("which", ["document", "tarball", "manifest"])
+def test_one_package_and_the_index_are_repaired_by_one_run(
+    cli: Cli, tmp_path: Path, layout: str, which: str
+) -> None:
+    mirror = copy_of(SOURCE[layout], tmp_path / "mirror")
+    path = zlib(mirror) if layout == "v3" else next(mirror.glob("build_cache/*x86_64_v2-*-zlib-*.sig"))
+    if which == "tarball":
+        blob = next(mirror.rglob("*-zlib-*.spack")) if layout == "v2" else blob_of(mirror, path, ".install.")
+        blob.unlink()
+    elif which == "manifest":  # nothing is left of it, but what needs it
+        path.unlink()
+    else:
+        (path if layout == "v2" else blob_of(mirror, path, ".spec.")).write_bytes(b"")
+    lose_index(mirror, layout, "{}")
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE[layout], "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert content(mirror, layout) == content(copy_of(SOURCE[layout], tmp_path / "whole"), layout)
+
+
+def test_swapped_manifests_are_told_apart_by_their_names_when_the_index_is_lost(
+    cli: Cli, tmp_path: Path
+) -> None:
+    mirror = copy_of(SOURCE["v3"], tmp_path / "mirror")
+    shutil.copyfile(manifest_of(mirror, "openssl"), zlib(mirror))
+    lose_index(mirror, "v3", "{}")
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE["v3"], "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert content(mirror, "v3") == content(copy_of(SOURCE["v3"], tmp_path / "whole"), "v3")
+
+
+def test_an_index_is_not_replaced_by_an_empty_one_while_nothing_can_be_had(cli: Cli, tmp_path: Path) -> None:
+    mirror, other = tmp_path / "mirror", tmp_path / "other"
+    for spec, to in (("version-zoo", mirror), ("zlib", other)):
+        assert cli("sync", spec, "--from", SOURCE["v3"], "--key", KEY, "--to", to).code == 0
+    for path in mirror.glob("v3/manifests/spec/*/*.json"):
+        path.chmod(0o644)
+        path.write_text("{}")
+    before = (mirror / INDEX).read_bytes()
+    assert cli("verify", mirror, "--key", KEY, "--repair", "--from", other).code == 9
+    assert (mirror / INDEX).read_bytes() == before
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE["v3"], "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+
+
+def test_what_a_mirror_without_an_index_has_is_found_by_its_name(cli: Cli, tmp_path: Path) -> None:
+    mirror, other = (subset(cli, "v3", tmp_path / name) for name in ("mirror", "other"))
+    whole = files(mirror)
+    zlib(mirror).write_text("{}")
+    lose_index(mirror, "v3", "{}")
+    (other / INDEX).unlink()
+    done = cli("verify", mirror, "--key", KEY, "--repair", "--from", other, "--json")
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert files(mirror) == whole
+
+
+def test_an_index_of_layout_2_without_packages_has_the_version_of_the_others(
+    cli: Cli, tmp_path: Path
+) -> None:
+    mirror = copy_of(SOURCE["v2"], tmp_path / "mirror")
+    for path in mirror.glob("build_cache/*.spec.json*"):
+        path.unlink()
+    (mirror / "build_cache/index.json").write_text("")
+    cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE["v2"])
+    database = json.loads((mirror / "build_cache/index.json").read_text())["database"]
+    assert database == {"version": "7", "installs": {}}

@@ -54,6 +54,8 @@ _SIGNED, _UNSIGNED, _TARBALL = ".spec.json.sig", ".spec.json", ".spack"
 _KEY_DIRECTORY = KEYS.rpartition("/")[0]
 #: Database versions whose nodes are all of one specfile version.
 _VERSION_OF = {3: "6", 4: "7"}
+#: Of an index without nodes.
+_NEWEST = "7"
 
 
 class BuildCache(Destination):
@@ -217,7 +219,12 @@ def _walk(mirror: str, below: str) -> Iterator[tuple[str, int]]:
 
 
 def write_build_cache_index(
-    to: BuildCache, rows: Iterable[Row], before: Mapping[str, str], lookup: Lookup
+    to: BuildCache,
+    rows: Iterable[Row],
+    before: Mapping[str, str],
+    lookup: Lookup,
+    *,
+    may_be_empty: bool = True,
 ) -> list[str]:
     """Write the index of all that the destination holds, then its digest.
 
@@ -237,6 +244,8 @@ def write_build_cache_index(
                 held.add(hash_)
             else:
                 damaged.append(path)
+    if manifests and not held and not may_be_empty:
+        return damaged
     used: dict[str, tuple[Mapping[str, Any], int]] = {}
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
@@ -250,7 +259,7 @@ def write_build_cache_index(
 
     modern = with_closure(held, find)
     formats = {used[hash_][1] for hash_ in modern}
-    version = _VERSION_OF.get(formats.pop()) if len(formats) == 1 else None
+    version = _VERSION_OF.get(formats.pop()) if len(formats) == 1 else None if formats else _NEWEST
     if version:  # as the sources wrote them: the Spack that reads layout 2 knows no newer form
         modern = {hash_: {**used[hash_][0], "hash": hash_} for hash_ in modern}
     text = index_text(modern, held, version or DATABASE_VERSION)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from anyio import to_thread
 
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from ..transports.threads import Abort
     from .examine import Item, Wrong
 
+    #: Name, version and DAG hash of a package.
+    Identity = tuple[str, str, str]
+
 #: Code of the problem that a manifest in the place of nothing is.
 MISPLACED = "misplaced"
 
@@ -50,7 +53,8 @@ MISPLACED = "misplaced"
 class VerifyReport:
     """What an audit found: `problems` is the damage, `notes` counts what is harmless; `bytes` were hashed.
 
-    `damaged` are the packages to repair, as (name, version, hash); `index` is False when the index is damaged.
+    `damaged` are the packages to repair, as (name, version, hash); of `supposed` ones only the name of a file tells,
+    path -> (name, version, hash), in layout 2 with the hash alone. `index` is False when the index is damaged.
     After a repair `repaired` counts its packages, and `mended` the problems that are gone, those of the index too.
     """
 
@@ -59,7 +63,8 @@ class VerifyReport:
     bytes: int
     problems: tuple[Problem, ...]
     notes: Mapping[str, int]
-    damaged: tuple[tuple[str, str, str], ...] = ()
+    damaged: tuple[Identity, ...] = ()
+    supposed: Mapping[str, Identity] = field(default_factory=dict)
     index: bool = True
     repaired: int = 0
     mended: int = 0
@@ -69,6 +74,11 @@ class VerifyReport:
     def status(self) -> str:
         """Return "ok" or "damaged"."""
         return "damaged" if self.problems else "ok"
+
+    @property
+    def describes_itself(self) -> bool:
+        """True when index and documents tell name, version and node of all that is damaged."""
+        return self.index and not self.supposed and "no_index" not in self.notes
 
     @property
     def exit_code(self) -> int:
@@ -155,6 +165,7 @@ class Audit(IndexAudit, KeyAudit):
             tuple(self.problems),
             self.notes,
             tuple(found for found in identities if found),
+            self._supposed(packages),
             self.index_good,
             warnings=(*self.warnings, *self._remarks()),
         )
@@ -295,11 +306,11 @@ class Audit(IndexAudit, KeyAudit):
     def _report(self, one: Checked) -> None:
         name = self.records.name(one.hash)
         if not name and one.path:
-            name = one.identity[0] if one.identity else one.path.split("/")[-2]
+            name = (one.identity or self._named_in(one.path))[0]
         for path, code, message in one.wrong:
             self._problem(one.hash, name if one.record else "index", code, message, path)
 
-    def _identity(self, one: Checked) -> tuple[str, str, str] | None:
+    def _identity(self, one: Checked) -> Identity | None:
         """Return (name, version, hash) of a damaged package: the index knows, where the document does not.
 
         A document in its place is bound to that; of a manifest in another place the index knows better.
@@ -310,6 +321,21 @@ class Audit(IndexAudit, KeyAudit):
         if node is not None:
             return node.name, node.version, node.hash
         return one.identity
+
+    def _supposed(self, packages: Iterable[Checked]) -> dict[str, Identity]:
+        """Return what the file names say of damaged packages that neither index nor their own document tells of."""
+        found = {}
+        for one in packages:
+            identity = self._identity(one)
+            if identity is None or identity[2] != one.hash:
+                found[one.path] = self._named_in(one.path)
+        return found
+
+    def _named_in(self, path: str) -> Identity:
+        """Return name, version and hash in the path of a manifest."""
+        name, hash_ = path.split("/")[-2], self._hash_in(path)
+        stem = path.rpartition("/")[2].removesuffix(self.suffixes[0])
+        return name, stem[len(name) + 1 : -len(hash_) - 1], hash_
 
     # --- layout and leftovers --------------------------------------------------------------------------------------
 
@@ -350,8 +376,3 @@ class Audit(IndexAudit, KeyAudit):
 
 def _more(number: int) -> str:
     return f" (and {number - 1} more)" if number > 1 else ""
-
-
-def wanted_repairs(report: VerifyReport) -> Iterable[tuple[str, str, str]]:
-    """Return (name, version, hash) of the packages to fetch again, each once."""
-    return sorted(set(report.damaged))

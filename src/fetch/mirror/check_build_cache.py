@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from ...resolver.model import Node
     from ..transports.threads import Abort
+    from .check import Identity
     from .examine import Item, Wrong
 
 
@@ -109,6 +110,11 @@ class BuildCacheAudit(Audit):
         """Return the path of a node's spec file: the signed one where the policy needs it."""
         stem = build_cache_stem(node, recorded_compiler(node, self.records.node))
         return build_cache_spec_files(stem)[self.source.policy.mode == "none"]
+
+    def _named_in(self, path: str) -> Identity:
+        """Return the hash in the path of a spec file; name and version in it have no bounds that could be told."""
+        hash_ = self._hash_in(path)
+        return path.rpartition("/")[2].partition(f"-{hash_}.")[0], "", hash_
 
     def _read(self, data: bytes, path: str) -> tuple[tuple[str, str, str], str, str]:
         """Return identity, tarball path and its sha256, of a spec file that meets the policy and its place.

@@ -66,7 +66,8 @@ class How:
         prune: remove blobs that no manifest names.
         finish: write keys and index at the end; False for a shard worker.
         copy: False copies no package (the last step after shard workers): what is missing is a problem.
-        tolerant: that no package can be proven is no error: there is other work, too.
+        tolerant: that no package can be proven is no error: there is other work, too. The index of before stays when
+            there are packages and none of them is right.
     """
 
     dry_run: bool = False
@@ -277,9 +278,18 @@ class Sync:
         held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
         rows = self.journal.rows.values()
         if isinstance(self.to, BuildCache):
-            damaged = write_build_cache_index(self.to, rows, held, self.job.lookup)
+            damaged = write_build_cache_index(
+                self.to, rows, held, self.job.lookup, may_be_empty=not self.how.tolerant
+            )
         else:
-            damaged = write_index(self.to, rows, held, self.job.lookup, self.job.awaited)
+            damaged = write_index(
+                self.to,
+                rows,
+                held,
+                self.job.lookup,
+                self.job.awaited,
+                may_be_empty=not self.how.tolerant,
+            )
         self._damaged(dict.fromkeys(damaged, "it or what it names is damaged, the index does not list it"))
 
     def _damaged(self, found: Mapping[str, str]) -> None:
@@ -309,6 +319,8 @@ def write_index(
     before: Mapping[str, str],
     lookup: Lookup,
     awaited: Collection[str] = (),
+    *,
+    may_be_empty: bool = True,
 ) -> list[str]:
     """Write the index of all that the destination holds, blob first; return the manifests that are left out as damaged.
 
@@ -320,6 +332,7 @@ def write_index(
         lookup: the sources' nodes. Of what they do not know the node comes from the index of before, else from the
             package's own spec document.
         awaited: hashes of packages that come later: as long as one is not there, what needs it is not listed.
+        may_be_empty: False leaves the index of before when of the manifests that are there none is right.
     """
     nodes, listed = read_own_index(to)
     manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()}
@@ -334,6 +347,8 @@ def write_index(
             held.add(hash_)
         else:
             damaged.append(path)
+    if manifests and not held and not may_be_empty:
+        return damaged
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
         found = lookup(hash_) or nodes.get(hash_)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from anyio import to_thread
 
 from ...errors import CachefetchError, FormatError
-from ...resolver.index.readers.manifest import INDEX_MANIFEST
+from ...resolver.index.readers.manifest import INDEX_MANIFEST, spec_manifest_path
 from ...resolver.index.readers.nodes import node_from_dict
 from ...resolver.index.readers.places import recorded_compiler
 from ...resolver.index.readers.v2 import INDEX
@@ -17,7 +17,7 @@ from ..layouts import V2
 from ..model import Source, Wanted
 from ..store import files
 from .build_cache import BuildCache, nodes_of_spec_file, place_of_spec_file, read_build_cache_index
-from .check import MISPLACED, wanted_repairs
+from .check import MISPLACED
 from .check_build_cache import is_build_cache
 from .destination import SHA256_LENGTH, Destination, locked
 from .execute import How, Sync, nodes_of_document, place_of, read_document, read_own_index
@@ -27,13 +27,14 @@ from .plan import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from ...resolver.index.writer import Lookup
     from ...resolver.model import Node
     from ..session import Session
     from ..store.cas import Store
-    from .check import VerifyReport
+    from .check import Identity, VerifyReport
     from .plan import SyncReport
 
     Found = tuple[Mapping[str, Any], int]
@@ -48,12 +49,20 @@ async def repair_mirror(
     report: VerifyReport,
     target: Source,
     others: Sequence[Source],
+    lookup: Lookup | None = None,
 ) -> SyncReport:
     """Put manifests where they belong, fetch the damaged packages from `others`, and write keys and index again.
 
     What is right stays: only the damaged file is fetched. The index keeps listing what it listed and is there. What
-    stands in the way is moved to ``.cachefetch/displaced``. A mirror of layout 2 is repaired from others of layout 2;
-    a package of it that neither its index nor its spec file describes cannot be found there, and stays as it is.
+    stands in the way is moved to ``.cachefetch/displaced``. A mirror of layout 2 is repaired from others of layout 2.
+    Where nothing could be had, and the index would be empty, the damaged one stays.
+
+    Args:
+        session_for: makes the session that writes into the mirror.
+        report: what an audit of it found.
+        target: the mirror.
+        others: where to fetch.
+        lookup: their nodes, for what the mirror's own index and documents do not tell any more.
 
     Returns:
         What was done: the packages that are right now, what could not be had, what mirrors did wrong.
@@ -69,8 +78,10 @@ async def repair_mirror(
         journal = Journal(destination.own)
         try:
             await to_thread.run_sync(_put_right, destination, report)
-            nodes = _Nodes(destination, report)
-            wanted = tuple(_wanted(report, tuple(others), nodes, described=old))
+            nodes = _Nodes(destination, report, lookup)
+            wanted = tuple(
+                _wanted(_suspects(report, destination, nodes), tuple(others), nodes, described=old)
+            )
             journal.drop([stem_of(one) for one in wanted])
             for one in wanted:
                 destination.expect(stem_of(one), one)
@@ -81,11 +92,34 @@ async def repair_mirror(
             await to_thread.run_sync(journal.close)
 
 
+def _suspects(report: VerifyReport, to: Destination, nodes: _Nodes) -> list[Identity]:
+    """Return the packages to fetch again, each once.
+
+    What only the name of a file tells of counts when an index knows that hash, or when the file still stands there:
+    one that belonged elsewhere was moved.
+    """
+    found = {identity[2]: identity for identity in report.damaged}
+    for path, identity in report.supposed.items():
+        node = nodes.node_or_none(identity[2])
+        if node is not None and node.external is None:
+            found.setdefault(node.hash, (node.name, node.version, node.hash))
+        elif not isinstance(to, BuildCache) and _stands(to, path, identity):
+            found.setdefault(identity[2], identity)
+    return sorted(found.values())
+
+
+def _stands(to: Destination, path: str, identity: Identity) -> bool:
+    """Tell whether something stands at `path`, and the manifest of this package belongs there."""
+    with suppress(FormatError):
+        return spec_manifest_path(*identity) == path and os.path.lexists(os.path.join(to.mirror, path))
+    return False
+
+
 def _wanted(
-    report: VerifyReport, others: tuple[Source, ...], nodes: _Nodes, *, described: bool
+    suspects: Iterable[Identity], others: tuple[Source, ...], nodes: _Nodes, *, described: bool
 ) -> Iterator[Wanted]:
     """Yield the packages to fetch; those of layout 2 with their nodes, which their paths are made of."""
-    for name, version, hash_ in wanted_repairs(report):
+    for name, version, hash_ in suspects:
         if not described:
             yield Wanted(name, version, hash_, others)
             continue
@@ -97,10 +131,10 @@ def _wanted(
 
 
 class _Nodes:
-    """The nodes of the packages: those of the index, and of the packages' own documents where that is wrong."""
+    """The nodes of the packages: those of the index, of the packages' own documents where that is wrong, of others."""
 
-    def __init__(self, to: Destination, report: VerifyReport) -> None:
-        self._to = to
+    def __init__(self, to: Destination, report: VerifyReport, lookup: Lookup | None) -> None:
+        self._to, self._lookup = to, lookup or (lambda _: None)
         self._wrong = {problem.hash for problem in report.problems if problem.path in (INDEX_MANIFEST, INDEX)}
         reading = read_build_cache_index(to) if isinstance(to, BuildCache) else read_own_index(to)
         self._listed = reading[0]
@@ -112,12 +146,18 @@ class _Nodes:
             return self._listed[hash_]
         if hash_ in self._wrong and (found := self._all().get(hash_)):
             return found
-        return self._listed.get(hash_)
+        return self._listed.get(hash_) or self._lookup(hash_)
 
     def node(self, hash_: str) -> Node | None:
         """Return a node. Raises FormatError."""
         found = self.find(hash_)
         return node_from_dict(found[0], hash=hash_, specfile=found[1]) if found else None
+
+    def node_or_none(self, hash_: str) -> Node | None:
+        """Return a node, None when it is not known or damaged."""
+        with suppress(FormatError):
+            return self.node(hash_)
+        return None
 
     def _all(self) -> dict[str, Found]:
         """Return the nodes of all documents, a package's own before what others say of it; read once."""
