@@ -12,8 +12,9 @@ def main() -> int:
         return 0
     import gc
 
-    from .cli import run
+    from .cli import end_on_sigterm, run
 
+    end_on_sigterm()
     # Decoding makes many small values and no cycles: by default the collector would look at them again and again.
     gc.set_threshold(100_000, 20, 20)
     return run(sys.argv[1:])

@@ -500,10 +500,9 @@ class AsyncClient(Base):
             ArchiveError: the package is damaged or would write elsewhere; nothing is left of it.
             UsageError: `to` exists; or the hash fits no binary, or several.
         """
-        from anyio import to_thread
-
         from .fetch.execute import fetch_items
         from .fetch.extract import Extraction, extract_tarball, require_absent
+        from .fetch.transports.threads import run_abortable
 
         target = require_absent(to)
         artifact = await self._drive(self._artifact_steps(spec, host))
@@ -512,9 +511,10 @@ class AsyncClient(Base):
         receipt = await fetch_items([_wanted(artifact, sources, delivery)], **self._engine())
         receipt = self._with_caveats(receipt)
         item = receipt.items[0]
-        contents = await to_thread.run_sync(
-            partial(extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable)
+        unpack = partial(
+            extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable
         )
+        contents = await run_abortable(lambda abort: unpack(check=abort.check))
         return Extraction(target, item, contents, receipt.network_bytes, receipt.warnings)
 
     async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 
 from ..errors import ArchiveError, StoreError, UsageError, cannot_write
@@ -20,11 +18,13 @@ from .store.files import store_errors
 from .unpack.beside import Beside, HelperGone, worthwhile
 from .unpack.expand import Expanded
 from .unpack.model import Contents, ExtractLimits
+from .unpack.staging import staging_directory
 from .unpack.tar import FILE, members, padding
 from .unpack.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .model import Caveat, Item
@@ -71,6 +71,7 @@ def extract_tarball(
     size: int,
     limits: ExtractLimits | None = None,
     portable: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Contents:
     """Unpack a package tarball into the new directory `destination`.
 
@@ -81,6 +82,7 @@ def extract_tarball(
         limits: None for the defaults.
         portable: also refuse names that differ only in case or Unicode form. Always so where the file system
             of `destination` does not tell them apart.
+        check: called between pieces; what it raises ends the work, and nothing stays.
 
     Raises:
         UsageError: `destination` exists.
@@ -94,9 +96,9 @@ def extract_tarball(
         with open(tarball, "rb") as file:
             if worthwhile(file, size):
                 with contextlib.suppress(HelperGone):
-                    return _extract(Beside(file, limits, size), target, sha256, portable)
+                    return _extract(Beside(file, limits, size, check), target, sha256, portable)
                 file.seek(0)
-            return _extract(Expanded(file, limits, size), target, sha256, portable)
+            return _extract(Expanded(file, limits, size, check), target, sha256, portable)
     except ArchiveError as error:
         error.name_file(tarball)
         raise
@@ -107,11 +109,7 @@ def extract_tarball(
 
 
 def _extract(archive: Beside | Expanded, target: str, sha256: str, portable: bool) -> Contents:
-    parent = os.path.dirname(target)
-    with store_errors(parent):
-        os.makedirs(parent, exist_ok=True)
-        staging = tempfile.mkdtemp(prefix=".cachefetch-extract-", dir=parent)
-    try:
+    with staging_directory(os.path.dirname(target)) as staging:
         tree = Tree(staging, portable=portable or _folds_case(staging))
         try:
             with archive as source:
@@ -121,8 +119,6 @@ def _extract(archive: Beside | Expanded, target: str, sha256: str, portable: boo
         finally:
             tree.close()
         return contents
-    finally:
-        _remove(staging)
 
 
 def require_absent(destination: str) -> str:
@@ -210,11 +206,3 @@ def _move(tree: Tree, target: str) -> None:
     os.utime(target, ns=(mtime, mtime))
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         os.chmod(target, mode)
-
-
-def _remove(staging: str) -> None:
-    """Remove what is left, also directories that their owner may not write."""
-    for directory, _, _ in os.walk(staging):
-        with contextlib.suppress(OSError):
-            os.chmod(directory, 0o700)
-    shutil.rmtree(staging, ignore_errors=True)

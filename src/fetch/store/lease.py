@@ -53,7 +53,7 @@ def try_lease(path: str) -> Lease | None:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         except FileExistsError:
-            if not _stale(path):
+            if not is_stale(path):
                 return None
             _take_away(path)
             continue
@@ -63,7 +63,8 @@ def try_lease(path: str) -> Lease | None:
     return None
 
 
-def _stale(path: str) -> bool:
+def is_stale(path: str) -> bool:
+    """Return True for a lease whose holder is gone; False for a living one, and where there is none."""
     try:
         if time.time() - os.stat(path).st_mtime > STALE_S:
             return True
@@ -85,7 +86,7 @@ def _take_away(path: str) -> None:
     with contextlib.suppress(OSError):
         os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         try:
-            if _stale(path):
+            if is_stale(path):
                 os.unlink(path)
         finally:
             os.unlink(guard)

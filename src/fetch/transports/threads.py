@@ -28,6 +28,11 @@ class Abort:
         """True once the caller wants no more."""
         return self._event.is_set()
 
+    def check(self) -> None:
+        """Raise `Aborted` once the caller wants no more."""
+        if self.set:
+            raise Aborted
+
     def on_abort(self, callback: Callable[[], None] | None) -> None:
         """Call `callback` (which wakes up a blocked read) when the abort comes, or now if it came; None forgets."""
         with self._lock:

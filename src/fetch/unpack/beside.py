@@ -37,6 +37,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
     from .model import ExtractLimits
@@ -66,8 +67,10 @@ def processors() -> int:
 class Beside(Source):
     """The bytes of a plain archive, read, hashed and searched by a helper process. Use as a context manager."""
 
-    def __init__(self, file: IO[bytes], limits: ExtractLimits, size: int) -> None:
-        super().__init__(file.name, limits, size)
+    def __init__(
+        self, file: IO[bytes], limits: ExtractLimits, size: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(file.name, limits, size, check)
         self._archive = file.fileno()
         self._expanded = 0
         self._slot = -1

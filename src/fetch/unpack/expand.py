@@ -14,7 +14,7 @@ from .source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import IO, Any, Protocol
 
     from .model import ExtractLimits
@@ -43,8 +43,10 @@ class Expanded(Source):
     is short: memory stays bounded whatever the archive holds. Use as a context manager, which ends the thread.
     """
 
-    def __init__(self, file: IO[bytes], limits: ExtractLimits, size: int) -> None:
-        super().__init__(file.name, limits, size)
+    def __init__(
+        self, file: IO[bytes], limits: ExtractLimits, size: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(file.name, limits, size, check)
         self._file = file
         self._hash = hashlib.sha256()
         self._stored = 0

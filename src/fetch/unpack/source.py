@@ -7,7 +7,7 @@ from ...errors import ArchiveError, DigestError, TruncatedError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .model import ExtractLimits
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 class Source:
     """The bytes of an archive, in order. A subclass brings the pieces, hashes them and searches files."""
 
-    def __init__(self, path: str, limits: ExtractLimits, size: int) -> None:
+    def __init__(
+        self, path: str, limits: ExtractLimits, size: int, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.limits = limits
+        self._check = check
         self._path = path
         self._size = size
         self._most = max(limits.free_bytes, limits.ratio * size)
@@ -106,7 +109,8 @@ class Source:
             )
 
     def _fill(self) -> bool:
-        """Take the next piece; False at the end."""
+        """Take the next piece, if it is still wanted; False at the end."""
+        self._check()
         piece = self._next()
         self._data, self._at, self._end = piece or (b"", 0, 0)
         return piece is not None
