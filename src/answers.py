@@ -254,6 +254,8 @@ def _not_one(query: Spec, found: Sequence[Record], sources: Sources) -> UsageErr
         return UsageError(
             f"{len(found)} binaries satisfy {query}: {hashes}{more}", hint="name one by more of its hash"
         )
+    if spliced := spliced_without_binary(query, sources.specs):
+        return NoMatchError(spliced[0], hint=f"`cachefetch show /{spliced[1]}`")
     states = "; ".join(f"{state.mirror} is {state.state}" for state in sources.states)
     near = () if sources.specs.named(query.name) else _near_names(query.name, sources.specs)
     if _is_hash(query.name, sources.specs):
@@ -395,12 +397,21 @@ def _why_none(context: Context, specs: Specs) -> str:
         what = "an external" if one else "externals"
     else:
         what = "a dependency" if one else "dependencies"
-    if not spec.name and len(known) == 1 and known[0].build_spec:
-        from .resolver.explain import spliced_text
-
-        return f"{shown}/{known[0].hash[:7]} is {spliced_text(known[0].build_spec)}"
+    if spliced := spliced_without_binary(spec, specs):
+        return spliced[0]
     text = f"{shown} {'is' if one else 'are'} known only as {what} of the builds: no mirror holds "
     return text + ("it" if one else "them")
+
+
+def spliced_without_binary(spec: Spec, specs: Specs) -> tuple[str, str] | None:
+    """Say that a hash is of a spliced node, which may have no binary, and return the hash of its build spec too."""
+    found = [] if spec.name or not spec.hash else [record.node for record in specs.with_prefix(spec.hash)]
+    if len(found) != 1 or not (build := found[0].build_spec):
+        return None
+    from .resolver.explain import spliced_text
+
+    node = found[0]
+    return f"{node.name}@{node.version}/{node.hash[:7]} is {spliced_text(build)}", build
 
 
 def _admit(contexts: Sequence[Context], candidates: Sequence[Record]) -> None:

@@ -15,6 +15,7 @@ from .answers import (
     parse_queries,
     resolve,
     shown,
+    spliced_without_binary,
 )
 from .config import Config, Mirror, distinct, load, mirror_from_argument, spack_mirrors, without_login
 from .errors import (
@@ -363,6 +364,14 @@ class Base:
                 raise resolution_error(answer)
             return answer.roots[0].chosen
         found = (yield from self._list_steps(spec, False, None)).specs
+        if not found and self._sources is not None:
+            query = parse_queries((spec,), specs=self._sources.specs)[0]
+            if spliced := spliced_without_binary(query, self._sources.specs):
+                raise UsageError(
+                    spliced[0],
+                    hint=f"`cachefetch extract /{spliced[1]} DIR`",
+                    context={"hash": spec, "matches": 0},
+                )
         if len(found) != 1:
             names = ", ".join(f"{a.name}/{a.hash}" for a in found[:5])
             raise UsageError(

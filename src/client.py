@@ -508,7 +508,9 @@ class AsyncClient(Base):
         artifact = await self._drive(self._artifact_steps(spec, host))
         sources = await self._drive(self._open_steps())
         delivery = self._delivery(sources)
-        receipt = await fetch_items([_wanted(artifact, sources, delivery)], **self._engine())
+        wanted = _wanted(artifact, sources, delivery)
+        with _splice_explained(wanted):
+            receipt = await fetch_items([wanted], **self._engine())
         receipt = self._with_caveats(receipt)
         item = receipt.items[0]
         unpack = partial(
@@ -996,6 +998,25 @@ class _Request:
                 raise
             lacking = with_missing(self.answer, error.missing, self.nodes)
             raise resolution_error(lacking, error) from error
+
+
+@contextmanager
+def _splice_explained(wanted: Wanted) -> Iterator[None]:
+    """Say of a spliced package that no mirror has, although an index lists it, what there is instead."""
+    try:
+        yield
+    except MissingError as error:
+        if wanted.node is None or not wanted.node.build_spec:
+            raise
+        from .resolver.explain import spliced_text
+
+        build = wanted.node.build_spec
+        raise MissingError(
+            f"{error.message}; {wanted.name}/{wanted.hash[:7]} is {spliced_text(build)}",
+            error.missing,
+            hint=f"`cachefetch extract /{build} DIR`",
+            context=error.context,
+        ) from error
 
 
 async def _read(transport: Transport, get: Get, limits: Limits) -> Answer:

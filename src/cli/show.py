@@ -56,7 +56,7 @@ def _print(found: Shown) -> None:
     if node.external is not None:
         line(f"  external   {node.external or 'without a prefix'}")
     if node.build_spec:
-        line(f"  spliced    its binary is that of /{node.build_spec}")
+        line(f"  spliced    Spack relocates it from the binary of its build spec /{node.build_spec}")
     for text in [f"unusable   {explain.reason_text(problem)}" for problem in found.problems] or [
         "usable     on this host"
     ]:
@@ -71,7 +71,10 @@ def _print_closure(found: Shown) -> None:
         line(f"  from host  {text}")
     for lack in found.missing:
         if lack.hash != found.artifact.hash:
-            line(f"  missing    {lack.name}  /{lack.hash}  needed by {', '.join(lack.needed_by)}")
+            line(
+                f"  missing    {lack.name}  /{lack.hash}  needed by {', '.join(lack.needed_by)}"
+                + (f"; it is {explain.spliced_text(lack.build_spec)}" if lack.build_spec else "")
+            )
     if not found.closure_known:
         line("  closure    unknown: a cache page records no dependencies")
     for edge in found.build:

@@ -81,6 +81,24 @@ def test_what_there_is_instead_is_named(cli: Cli, mirror: Path, binary: bool) ->
         assert done.json["missing"][0]["build_spec"] == BUILT["hash"]
 
 
+@pytest.mark.parametrize("binary", [False, True], ids=["without a binary", "said to have one"])
+def test_show_and_extract_name_it_too(cli: Cli, mirror: Path, tmp_path: Path, binary: bool) -> None:
+    index(mirror, binary=binary)
+    words = ("-m", mirror, "--unsigned")
+    done = cli("extract", f"/{SPLICED['hash'][:9]}", tmp_path / "out", *words)
+    assert done.code == (8 if binary else 2)
+    assert "spliced: Spack relocates it from the binary of its build spec, which is fetched as /" in done.err
+    assert f"hint: `cachefetch extract /{BUILT['hash']} DIR`" in done.err
+    assert cli("extract", f"/{BUILT['hash']}", tmp_path / "out", *words).code == 0
+    done = cli("show", f"/{SPLICED['hash']}", *words[:2])
+    assert done.code == (0 if binary else 3)
+    assert f"/{BUILT['hash']}" in done.out + done.err
+    assert "Spack relocates it from the binary of its build spec" in done.out + done.err
+    done = cli("show", f"/{USER['hash']}", *words[:2])
+    assert done.code == 0
+    assert ("it is spliced: Spack relocates it" in done.out) is not binary
+
+
 def test_a_binary_under_its_own_hash_is_bound_to_it(
     cli: Cli, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
