@@ -1,71 +1,51 @@
 """AsyncClient: the one implementation of all that a client does.
 
-`base` has the steps that need no network. This module runs them in an async loop, and fetches.
+`base` has the steps that need no network, `driver` runs them in an async loop, `fetching` has those of a fetch.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from functools import partial
 
-from .answers import (
-    with_documents,
-    with_missing,
-)
-from .base import Base, answer_local, is_local, not_both, read_head, resolution_error
-from .config import Mirror, is_registry
 from .errors import (
     CachefetchError,
-    FormatError,
-    HostError,
-    MissingError,
-    NetworkError,
-    NoMatchError,
-    NotFoundError,
     NoUsableMirrorError,
-    PolicyError,
     UsageError,
 )
-from .pins import Pin, closure_nodes
-from .resolver.index.readers import METADATA_LIMIT, SNIFF_SIZE, Answer
-from .sources import Pause
-from .values import frozen
+from .fetching import (
+    Fetching,
+    policies_of,
+    refuse_changes,
+    require_adoptable,
+    require_directory,
+    splice_explained,
+    wanted_of_artifact,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
-    from typing import Any, Self, TypeVar
-
-    import anyio
+    from typing import Any, Self
 
     from .bundling import ExportReport, ImportReport
     from .fetch.bundle.check import BundleReport
     from .fetch.extract import Extraction
     from .fetch.keys import Published
-    from .fetch.limits import Limits
     from .fetch.mirror.check import VerifyReport
     from .fetch.mirror.plan import SyncReport
-    from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
-    from .fetch.network import Network
+    from .fetch.model import Receipt
     from .fetch.plan import FetchPlan
-    from .fetch.present import Present
-    from .fetch.store.cas import Store
-    from .fetch.transports import Transport, Transports
-    from .lockfile import Lock, Locked, LockedPolicy
+    from .lockfile import Lock
     from .resolver.host.overrides import HostOverrides
-    from .resolver.index.readers import Get
     from .resolver.index.writer import Lookup
-    from .resolver.model import Host, Node
-    from .resolver.resolution import Artifact, Listing, MirrorState, Resolution, Shown
-    from .sources import Sources, Steps
+    from .resolver.model import Host
+    from .resolver.resolution import Listing, MirrorState, Resolution, Shown
     from .syncing import Selection
 
-    T = TypeVar("T")
 
-
-class AsyncClient(Base):
+class AsyncClient(Fetching):
     """Resolve and fetch, as coroutines.
 
     Args:
@@ -83,9 +63,6 @@ class AsyncClient(Base):
 
     Use it as ``async with``. Errors: subclasses of `CachefetchError`, `errors.py` has the tree.
     """
-
-    _transports: Transports | None = None
-    _turn: anyio.Lock | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,7 +130,7 @@ class AsyncClient(Base):
 
         answer, packages = await self._locked_packages(resolution)
         sources = await self._alone(self._open_steps)
-        return write(answer, packages, _policies_of(sources.deliver))
+        return write(answer, packages, policies_of(sources.deliver))
 
     async def resolve_locked(self, lock: Lock, *, host: Host | None = None) -> Resolution:
         """Return the answer that a lock file holds, or refuse.
@@ -175,7 +152,7 @@ class AsyncClient(Base):
         if answer.status != "ok":
             return answer
         answer, packages = await self._locked_packages(answer)
-        _refuse(lock, packages)
+        refuse_changes(lock, packages)
         if note := made_elsewhere(lock, answer.host):
             first, *others = answer.roots
             answer = changed(answer, roots=(changed(first, notes=(*first.notes, note)), *others))
@@ -205,8 +182,8 @@ class AsyncClient(Base):
         here = None if adopt is not None else await to_thread.run_sync(self._locked_here, lock, facts, to)
         if here is not None:
             return here
-        _require_directory(to)
-        _require_adoptable(adopt)
+        require_directory(to)
+        require_adoptable(adopt)
         engine = self._engine()
         wanted = await self._locked_wanted(lock, facts, engine)
         receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
@@ -218,111 +195,6 @@ class AsyncClient(Base):
 
         facts, engine = host if host is not None else await self.host(), self._engine()
         return await plan_items(await self._locked_wanted(lock, facts, engine), **engine)
-
-    async def _locked_wanted(self, lock: Lock, facts: Host, engine: dict[str, Any]) -> tuple[Wanted, ...]:
-        """Return what a lock file names, once its manifests are proven to promise the locked blobs."""
-        self._require_lock(lock, facts)
-        wanted, packages = await self._named([(p.name, p.version, p.hash) for p in lock.packages], engine)
-        _refuse(lock, tuple(map(_locked, packages)))
-        return wanted
-
-    def _require_lock(self, lock: Lock, facts: Host) -> None:
-        """Refuse weaker policies than those of a lock file, and a host that may not run what it names."""
-        from .lockfile import host_changes
-
-        self._hold_policies(lock.policies)
-        if found := host_changes(lock, facts):
-            raise HostError(
-                f"the lock file is for another host: {'; '.join(found)}",
-                hint="resolve again for this host, or name the host that it is for with --host FILE",
-            )
-
-    def _with_lock_note(self, receipt: Receipt, lock: Lock, facts: Host) -> Receipt:
-        from .lockfile import made_elsewhere
-
-        note = made_elsewhere(lock, facts)
-        return receipt.with_warnings("other-host", (note,)) if note else receipt
-
-    def _locked_here(self, lock: Lock, facts: Host, to: str | None) -> Receipt | None:
-        """Refuse what a lock file does not allow; return the receipt when all of it is present. Opens no network."""
-        from .lockfile import Locked
-
-        self._require_lock(lock, facts)
-        _require_directory(to)
-
-        def check(here: Sequence[Present]) -> None:
-            pairs = ((one, one.wanted) for one in here)
-            found = (
-                Locked(w.name, w.version, w.hash, one.sha256, one.size, one.spec_sha256, one.spec_size)
-                for one, w in pairs
-            )
-            _refuse(lock, tuple(found))
-
-        wanted = self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
-        receipt = self._receipt_if_present(wanted, to, check)
-        return receipt and self._with_lock_note(receipt, lock, facts)
-
-    def _chosen_here(
-        self, answer: Resolution, sources: Sources, deps: bool, to: str | None
-    ) -> Receipt | None:
-        """Return the receipt when all that an answer chose is present. Opens no network."""
-        _require_directory(to)
-        if answer.status != "ok" or (deps and not all(root.closure_known for root in answer.roots)):
-            return None
-        found = self._receipt_if_present(self._wanted_of(answer, sources, self._delivery(sources), deps), to)
-        return found and self._with_caveats(found)
-
-    def _pinned_here(self, pins: tuple[Pin, ...], to: str | None) -> Receipt | None:
-        """Return the receipt when the pinned packages are present. Opens no network."""
-        _require_directory(to)
-        wanted = self._wanted_by_name([(pin.name, pin.version, pin.hash) for pin in pins])
-        found = self._receipt_if_present(wanted, to)
-        return found and self._with_caveats(found)
-
-    def _receipt_if_present(
-        self,
-        wanted: tuple[Wanted, ...],
-        to: str | None,
-        check: Callable[[Sequence[Present]], None] = lambda _: None,
-    ) -> Receipt | None:
-        from .fetch.events import Reporter
-        from .fetch.present import look, receipt
-
-        store = self._store()
-        found = look(store, wanted)
-        here = [one for one in found if one is not None]
-        if len(here) < len(found):
-            return None
-        check(here)
-        return receipt(store, here, to, self._reporter or Reporter())
-
-    def _hold_policies(self, locked: Sequence[LockedPolicy]) -> None:
-        """Refuse mirrors that would be trusted more easily than when the lock was made."""
-        from .lockfile import weaker_than
-
-        if found := weaker_than(locked, _policies_of(m for m in self.mirrors() if not _is_list(m))):
-            raise PolicyError(
-                f"the lock file was made with stricter signature policies: {'; '.join(found)}",
-                hint="use the policies of the lock, or make it again with the policies of today",
-                context={"mirrors": list(found)},
-            )
-
-    async def _locked_packages(self, answer: Resolution) -> tuple[Resolution, tuple[Locked, ...]]:
-        """Prove the manifests of the closure; return the answer with a known closure, and the digests."""
-        if answer.status != "ok":
-            raise resolution_error(answer)
-        from .fetch.execute import prove_items
-
-        sources = await self._alone(self._open_steps)
-        delivery = self._delivery(sources)
-        engine = self._engine()
-        if not all(root.closure_known for root in answer.roots):
-            answer, nodes = await self._learn_closure(answer, sources, delivery, engine)
-        else:
-            nodes = ()
-        known = {node.hash: node for node in nodes}
-        wanted = [_wanted(artifact, sources, delivery, known) for artifact in answer.closure]
-        return answer, tuple(map(_locked, await prove_items(wanted, **engine)))
 
     async def list(
         self, spec: str | None = None, *, externals: bool = False, host: Host | None = None
@@ -355,17 +227,6 @@ class AsyncClient(Base):
     async def update(self) -> tuple[MirrorState, ...]:
         """Read the mirrors, as far as this client has not, and return the state of each."""
         return (await self._alone(self._open_steps)).states
-
-    async def _alone(self, work: Callable[[], Steps[T]]) -> T:
-        """Run a step function; of several tasks the first one reads the mirrors, and the others wait for it."""
-        if self._sources is not None:
-            return await self._drive(self._healed(work))
-        import anyio
-
-        if self._turn is None:
-            self._turn = anyio.Lock()
-        async with self._turn:
-            return await self._drive(self._healed(work))
 
     async def published_keys(self) -> dict[str, tuple[Published, ...]]:
         """Return the public keys that each mirror publishes, by its name. Nothing is trusted by that.
@@ -408,8 +269,8 @@ class AsyncClient(Base):
         """
         from .fetch.execute import fetch_items
 
-        _require_directory(to)
-        _require_adoptable(adopt)
+        require_directory(to)
+        require_adoptable(adopt)
         engine = self._engine()
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
@@ -440,50 +301,6 @@ class AsyncClient(Base):
         with request.missing_explained():
             return await plan_items(request.wanted, **engine)
 
-    async def _asked(
-        self,
-        specs: tuple[str, ...],
-        requirements: Sequence[str],
-        resolution: Resolution | None,
-        resolve: Callable[..., Awaitable[Resolution]],
-    ) -> Resolution | tuple[Pin, ...]:
-        """Return what a fetch starts from: the given answer, the pins that the specs are, or a new answer."""
-        if resolution is not None:
-            not_both(specs, requirements)
-            return resolution
-        pins = () if requirements else self.pins(*specs)
-        return pins or await resolve(*specs)
-
-    async def _request(
-        self, asked: Resolution | tuple[Pin, ...], deps: bool, engine: dict[str, Any]
-    ) -> _Request:
-        """Return what to fetch: from the names alone where they say enough, else from a resolution."""
-        if isinstance(asked, tuple):
-            return await self._pinned(asked, deps, engine)
-        answer = asked
-        if answer.status != "ok" and (deps or answer.status != "incomplete"):
-            raise resolution_error(answer)
-        sources = await self._alone(lambda: self._behind(answer))
-        delivery = self._delivery(sources)
-        nodes: Sequence[Node] = [n for a in answer.closure if (n := sources.specs.get(a.hash))]
-        learned: Sequence[Node] = ()
-        if deps and not all(root.closure_known for root in answer.roots):
-            answer, learned = await self._learn_closure(answer, sources, delivery, engine)
-        wanted = self._wanted_of(answer, sources, delivery, deps, {node.hash: node for node in learned})
-        return _Request(wanted, answer, tuple(learned or nodes))
-
-    def _wanted_of(
-        self,
-        answer: Resolution,
-        sources: Sources,
-        delivery: dict[str, Source],
-        deps: bool,
-        learned: Mapping[str, Node] | None = None,
-    ) -> tuple[Wanted, ...]:
-        """Return what to fetch for an answer: its closure, or the roots alone."""
-        artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
-        return tuple(_wanted(artifact, sources, delivery, learned) for artifact in artifacts)
-
     async def extract(
         self, spec: str, to: str, *, host: Host | None = None, portable: bool = False
     ) -> Extraction:
@@ -508,8 +325,8 @@ class AsyncClient(Base):
         artifact = await self._drive(self._artifact_steps(spec, host))
         sources = await self._drive(self._open_steps())
         delivery = self._delivery(sources)
-        wanted = _wanted(artifact, sources, delivery)
-        with _splice_explained(wanted):
+        wanted = wanted_of_artifact(artifact, sources, delivery)
+        with splice_explained(wanted):
             receipt = await fetch_items([wanted], **self._engine())
         receipt = self._with_caveats(receipt)
         item = receipt.items[0]
@@ -518,81 +335,6 @@ class AsyncClient(Base):
         )
         contents = await run_abortable(lambda abort: unpack(check=abort.check))
         return Extraction(target, item, contents, receipt.network_bytes, receipt.warnings)
-
-    async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:
-        """Return the pinned packages and, from their verified spec documents, their closure."""
-        roots, proven = await self._named([(pin.name, pin.version, pin.hash) for pin in pins], engine)
-        if not deps:
-            return _Request(roots, None, ())
-        documents = [package.document.nodes for package in proven]
-        known = {node.hash: node for nodes in documents for node in nodes}
-        nodes = closure_nodes(documents)
-        mirrors = roots[0].sources
-        wanted = (_wanted_node(node.name, node.version, node.hash, mirrors, known.get) for node in nodes)
-        return _Request(tuple(wanted), None, nodes)
-
-    async def _named(
-        self, names: Sequence[tuple[str, str, str]], engine: dict[str, Any]
-    ) -> tuple[tuple[Wanted, ...], tuple[VerifiedPackage, ...]]:
-        """Prove packages that are named in full, at whatever mirror has them.
-
-        No index is read, but where nobody has them: there may be a mirror of layout 2, where a package's file names
-        are made of more than name, version and hash; or a mirror may have the hash under another name.
-
-        Raises:
-            NoMatchError: a mirror has one of the hashes, as another version or package.
-            MissingError: no mirror has one of them.
-        """
-        from .fetch.execute import prove_items
-
-        wanted = self._wanted_by_name(names)
-        mirrors = wanted[0].sources if wanted else ()
-        try:
-            return wanted, await prove_items(wanted, **engine)
-        except MissingError as error:
-            if all(source.layout == "oci" for source in mirrors):
-                raise
-            try:
-                sources = await self._alone(self._open_steps)
-            except NoUsableMirrorError:
-                raise error from None
-            if other := _other_names(names, sources):
-                raise other from error
-            if "v2" not in sources.layouts().values():
-                raise
-        mirrors = tuple(self._delivery(sources).values())
-        wanted = tuple(_wanted_node(*name, mirrors, sources.specs.get) for name in names)
-        return wanted, await prove_items(wanted, **engine)
-
-    def _wanted_by_name(self, names: Sequence[tuple[str, str, str]]) -> tuple[Wanted, ...]:
-        """Return what to fetch for packages that are named in full, at whatever mirror has them."""
-        from .fetch.model import Wanted
-
-        deliver = tuple(m for m in self.mirrors() if not _is_list(m))
-        mirrors = tuple(self._sources_of(deliver).values())
-        return tuple(Wanted(*name, mirrors) for name in names)
-
-    async def _learn_closure(
-        self, answer: Resolution, sources: Sources, delivery: dict[str, Source], engine: dict[str, Any]
-    ) -> tuple[Resolution, Sequence[Node]]:
-        """Return the answer with the closure that the verified spec blobs of a page's choices tell, and its nodes.
-
-        Raises:
-            ResolutionError: the mirror does not have a chosen hash (exit 4).
-        """
-        from .fetch.execute import fetch_metadata
-
-        documents = []
-        for root in answer.roots:
-            assert root.chosen
-            try:
-                package = await fetch_metadata(_wanted(root.chosen, sources, delivery), **engine)
-            except NotFoundError as error:
-                lacking = with_missing(answer, [(root.chosen.name, root.chosen.hash)], [])
-                raise resolution_error(lacking, error) from error
-            documents.append(package.document.nodes)
-        nodes = [node for document in documents for node in document]
-        return with_documents(answer, documents, tuple(delivery)), nodes
 
     async def sync(
         self, selection: Selection, to: str, *, shard: tuple[int, int] | None = None, **how: bool
@@ -784,332 +526,3 @@ class AsyncClient(Base):
             return lambda _: None
         opened.callback(sources.specs.close)
         return sources.specs.raw
-
-    def _delivery(self, sources: Sources) -> dict[str, Source]:
-        """Return the mirrors that deliver what `sources` list, with their policy and keys, by name."""
-        return self._sources_of(sources.deliver, sources.layouts())
-
-    def _sources_of(
-        self, mirrors: Sequence[Mirror], layouts: Mapping[str, str] | None = None
-    ) -> dict[str, Source]:
-        """Return mirrors as the fetch engine takes them, with their policy and keys, by name."""
-        if not mirrors:
-            raise UsageError(
-                "a cache page, lock file or bare index lists binaries but does not hold them",
-                hint="name the mirror that delivers them too: -m PAGE.md -m https://MIRROR",
-            )
-        return self._policies(mirrors, layouts)
-
-    def _policies(
-        self, mirrors: Sequence[Mirror], layouts: Mapping[str, str] | None = None
-    ) -> dict[str, Source]:
-        """Return mirrors with their signature policy and the keys that are trusted for them, by name.
-
-        Raises:
-            ConfigError: signatures are required of a registry, where there are none.
-        """
-        from .fetch.keys import load_files, load_trusted
-        from .fetch.model import Source
-        from .fetch.verify.policy import SignaturePolicy
-
-        trusted = load_trusted(os.path.join(self.options.config.config_dir, "keys"))
-        self._key_problems = trusted.problems
-        return {
-            m.name: Source(
-                m.name,
-                m.location,
-                SignaturePolicy(m.signed, frozenset(m.pinned)),
-                trusted | load_files(m.key_files) if m.key_files else trusted,
-                _layout(m, layouts or {}),
-            )
-            for m in mirrors
-        }
-
-    def _engine(self) -> dict[str, Any]:
-        """Return what the calls of the fetch engine need; one meter counts the bytes of one command."""
-        from .fetch.events import Reporter
-        from .fetch.limits import DEFAULT_LIMITS
-        from .fetch.model import Meter
-        from .fetch.transports import Transports
-
-        limits = self._limits or DEFAULT_LIMITS
-        if self._transports is None:
-            self._transports = Transports(limits, offline=self.options.offline, network=self._network())
-        return {
-            "store": self._store(),
-            "limits": limits,
-            "transports": self._transports,
-            "reporter": self._reporter or Reporter(),
-            "offline": self.options.offline,
-            "meter": Meter(),
-        }
-
-    def _store(self) -> Store:
-        from .fetch.store.cas import Store
-
-        config = self.options.config
-        return Store(config.store_dir, site=config.site, own=config.notes_dir)
-
-    def network_problems(self) -> tuple[str, ...]:
-        """Say what of the certificates, files and variables that the configuration names cannot be used."""
-        return self._network().problems()
-
-    def _network(self) -> Network:
-        """Return the certificates and credentials of the configuration."""
-        from .fetch.network import Credential, Network
-
-        settings = dict(self.options.config.network)
-        found = settings.pop("credentials", {})
-        credentials = {host: Credential(**names) for host, names in found.items()}
-        return Network(**settings, credentials=credentials)
-
-    async def _drive(self, steps: Steps[T]) -> T:
-        """Run a step function."""
-        try:
-            batch = next(steps)
-            while True:
-                if isinstance(batch, Pause):
-                    import anyio
-
-                    await anyio.sleep(batch.seconds)
-                    batch = steps.send(())
-                else:
-                    batch = steps.send(await self._answers(batch))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-    async def _answers(self, batch: tuple[Get, ...]) -> tuple[Answer, ...]:
-        """Answer a batch of requests side by side."""
-        import anyio
-
-        answers: list[Answer] = [Answer(0)] * len(batch)
-
-        async def one(number: int, get: Get) -> None:
-            if is_local(get.url):
-                answers[number] = await anyio.to_thread.run_sync(answer_local, get)
-            else:
-                answers[number] = await self._ask(get)
-
-        async with anyio.create_task_group() as group:
-            for number, get in enumerate(batch):
-                group.start_soon(one, number, get)
-        return tuple(answers)
-
-    async def _ask(self, get: Get) -> Answer:
-        """Answer one request over the network, with retries."""
-        from .fetch.retry import Clockwork, attempts
-
-        engine = self._engine()
-        try:
-            transport = engine["transports"].for_url(get.url)
-            async for attempt in attempts(engine["limits"], Clockwork(), patient=False):
-                with attempt:
-                    return (
-                        await self._spool(transport, get)
-                        if get.spool
-                        else await _read(transport, get, engine["limits"])
-                    )
-        except CachefetchError as error:
-            return Answer(0, error=error)
-        raise AssertionError("the loop of attempts returns or raises")
-
-    async def _spool(self, transport: Transport, get: Get) -> Answer:
-        """Stream a large document to disk; what is left of a failed try is removed."""
-        from .fetch.spool import Spool
-        from .fetch.transports import redact
-
-        if get.etag and (await self._unchanged(transport, get)):
-            return Answer(304, etag=get.etag)
-        path = self._indexes().spool_path()
-        sink = Spool(path, get.url, get.limit)
-        try:
-            await transport.receive(get.url, sink)
-            if sink.expected is not None and sink.size != sink.expected:
-                raise NetworkError(f"{redact(get.url)} ended after {sink.size} of {sink.expected} bytes")
-        except BaseException:
-            sink.close()
-            if os.access(path, os.F_OK):
-                os.unlink(path)
-            raise
-        if get.sniff and get.sniff not in read_head(path, SNIFF_SIZE):
-            text = read_head(path, METADATA_LIMIT)
-            os.unlink(path)
-            return Answer(200, body=text, etag=sink.etag)
-        return Answer(200, path=path, etag=sink.etag)
-
-    async def _unchanged(self, transport: Transport, get: Get) -> bool:
-        """Ask whether a large document still has its ETag; the first bytes of another one end the question."""
-        try:
-            return (await transport.get(get.url, etag=get.etag, limit=0)).status == 304
-        except FormatError:  # longer than nothing: it is there, and another one
-            return False
-
-
-def _require_directory(path: str | None) -> None:
-    if path is not None and os.path.exists(path) and not os.path.isdir(path):
-        raise UsageError(
-            f"{path} is not a directory", hint="the packages go into a directory, which is made when missing"
-        )
-
-
-def _require_adoptable(path: str | None) -> None:
-    if path is not None and not os.path.isdir(path):
-        raise UsageError(
-            f"there is no directory {path} to take payloads from",
-            hint="name the directory into which the other tool fetched what `fetch --plan` wrote down",
-        )
-
-
-def _other_names(names: Sequence[tuple[str, str, str]], sources: Sources) -> NoMatchError | None:
-    """Return the error for hashes that the mirrors have under another name or version, None where there is none."""
-    for name, version, hash_ in names:
-        record = sources.specs.record(hash_)
-        if (
-            record is None
-            or not record.has_binary
-            or (record.node.name, record.node.version) == (name, version)
-        ):
-            continue
-        held = f"{record.node.name}@{record.node.version}"
-        return NoMatchError(
-            f"{name}@{version}/{hash_[:7]}: {', '.join(record.mirrors)} has {held} under this hash",
-            hint=f"cachefetch fetch {record.node.name}@={record.node.version}/{hash_}",
-            context={"want": {"name": name, "version": version, "hash": hash_}, "have": held},
-        )
-    return None
-
-
-@frozen
-class _Request:
-    """What to fetch; the answer it comes from (None when hashes were given), and the nodes of its closure."""
-
-    wanted: tuple[Wanted, ...]
-    answer: Resolution | None
-    nodes: tuple[Node, ...]
-
-    @contextmanager
-    def missing_explained(self) -> Iterator[None]:
-        """Turn "no mirror has it" into the answer's own error, which names who needs what (exit 4)."""
-        try:
-            yield
-        except MissingError as error:
-            if self.answer is None:
-                raise
-            lacking = with_missing(self.answer, error.missing, self.nodes)
-            raise resolution_error(lacking, error) from error
-
-
-@contextmanager
-def _splice_explained(wanted: Wanted) -> Iterator[None]:
-    """Say of a spliced package that no mirror has, although an index lists it, what there is instead."""
-    try:
-        yield
-    except MissingError as error:
-        if wanted.node is None or not wanted.node.build_spec:
-            raise
-        from .resolver.explain import spliced_text
-
-        build = wanted.node.build_spec
-        raise MissingError(
-            f"{error.message}; {wanted.name}/{wanted.hash[:7]} is {spliced_text(build)}",
-            error.missing,
-            hint=f"`cachefetch extract /{build} DIR`",
-            context=error.context,
-        ) from error
-
-
-async def _read(transport: Transport, get: Get, limits: Limits) -> Answer:
-    """Read a document whole; it must be there in time, however its bytes drip. What may be large has longer."""
-    from anyio import fail_after
-
-    from .fetch.transports.status import broken
-
-    try:
-        with fail_after(limits.document_s if get.limit <= METADATA_LIMIT else limits.page_s):
-            reply = await transport.get(get.url, etag=get.etag, limit=get.limit)
-    except TimeoutError:
-        raise broken(get.url, "not whole in time") from None
-    return Answer(reply.status, body=reply.body, etag=reply.etag)
-
-
-def _wanted(
-    artifact: Artifact,
-    sources: Sources,
-    delivery: dict[str, Source],
-    learned: Mapping[str, Node] | None = None,
-) -> Wanted:
-    """Return the fetch request: the mirrors that list the hash; behind a page, all that deliver.
-
-    `learned` are nodes of verified spec documents, for what the page says less about.
-    """
-    names = [name for name in artifact.mirrors if name in delivery]
-    if sources.pages:  # the list's own mirrors first, then those named beside it
-        names += [name for name in delivery if name not in sources.placed and name not in names]
-    mirrors = tuple(delivery[name] for name in names)
-    better = learned or {}
-    return _wanted_node(
-        artifact.name,
-        artifact.version,
-        artifact.hash,
-        mirrors,
-        lambda hash_: better.get(hash_) or sources.specs.get(hash_),
-    )
-
-
-def _wanted_node(
-    name: str, version: str, hash: str, mirrors: tuple[Source, ...], get: Callable[[str], Node | None]
-) -> Wanted:
-    """Return the fetch request for a package whose node `get` may know."""
-    from .fetch.model import Wanted
-    from .resolver.index.readers.places import recorded_compiler
-
-    node, compiler = get(hash), None
-    if node is not None and any(source.layout in ("", "v2") for source in mirrors):
-        with suppress(FormatError):  # its compiler is not recorded; only names in layout 2 need it
-            compiler = recorded_compiler(node, get)
-    return Wanted(name, version, hash, mirrors, node, compiler)
-
-
-def _layout(mirror: Mirror, layouts: Mapping[str, str]) -> str:
-    """Return the layout of a mirror as the fetch engine takes it, "" when nobody looked."""
-    from .config import check_policy
-
-    check_policy(mirror.location, mirror.signed, mirror.pinned, f"mirror {mirror.name}")
-    return "oci" if is_registry(mirror.location) else layouts.get(mirror.name, "")
-
-
-def _is_list(mirror: Mirror) -> bool:
-    """Return True for what lists binaries and holds none, by its name."""
-    return mirror.location.endswith((".md", ".json"))
-
-
-def _policies_of(mirrors: Iterable[Mirror]) -> tuple[LockedPolicy, ...]:
-    from .fetch.transports import redact
-    from .lockfile import LockedPolicy
-
-    return tuple(
-        LockedPolicy(redact(m.name), redact(m.location), m.signed, tuple(sorted(m.pinned))) for m in mirrors
-    )
-
-
-def _locked(package: VerifiedPackage) -> Locked:
-    from .lockfile import Locked
-
-    tarball, spec = package.tarball, package.spec
-    wanted = package.wanted
-    return Locked(
-        wanted.name, wanted.version, wanted.hash, tarball.sha256, tarball.size, spec.sha256, spec.size
-    )
-
-
-def _refuse(lock: Lock, packages: tuple[Locked, ...]) -> None:
-    from .errors import LockChangedError
-    from .lockfile import changes
-
-    if found := changes(lock, packages):
-        raise LockChangedError(
-            f"the mirrors do not hold what the lock file promises: {'; '.join(found[:5])}",
-            hint="if the change is wanted, write the lock file again: `cachefetch resolve SPEC... --lock FILE`",
-            context={"changes": list(found)},
-        )

@@ -21,6 +21,8 @@ LAYERS = {
     "fetch": 2,
     "base": 3,
     "client": 3,
+    "driver": 3,
+    "fetching": 3,
     "blocking": 3,
     "portal": 3,
     "answers": 3,
