@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from tests.faults.server import Fault, FaultServer
 from tests.functional.conftest import DEBIAN, EXAMPLES, FIXTURES, KEY, MIRROR, ROOT, Done
+from tests.functional.test_verify_formats import change_index
 
 Cli = Callable[..., Done]
 SIGNED = FIXTURES / "v3-signed"
@@ -273,6 +274,47 @@ def test_check_keeps_what_the_source_has_lost(cli: Cli, tmp_path: Path) -> None:
     assert files(to) == before
 
 
+def waits(record: dict[str, Any], to: Path) -> bool:
+    hash_ = record["spec"]["hash"]
+    there = list(to.glob(f"v3/manifests/spec/*/*{hash_}*")) or list(
+        to.glob(f"build_cache/*{hash_}.spec.json*")
+    )
+    return bool(there) and not record["in_buildcache"]
+
+
+@pytest.mark.parametrize("layout", ["v3", "v2"])
+def test_what_waits_is_not_listed_by_a_run_that_asks_for_something_else(
+    cli: Cli, tmp_path: Path, layout: str
+) -> None:
+    good = FIXTURES / f"{layout}-signed"
+    source, to, direct = shutil.copytree(good, tmp_path / "source"), tmp_path / "to", tmp_path / "direct"
+    if layout == "v3":
+        (lost,) = {tarball_of(source, "openssl")[0]}
+    else:
+        lost = sorted(source.rglob("*-openssl-*.spack"))[0]
+    lost.unlink()
+    assert sync(cli, "--all", source=source, to=to).code == 9
+    assert sync(cli, "version-zoo", source=source, to=to).code == 0
+    assert cli("verify", to, "--key", KEY).code == 0
+    if layout == "v3":
+        assert any(waits(record, to) for record in index_of(to).values())
+    again = sync(cli, "--all", source=good, to=to)
+    assert (again.code, again.json["done"]["packages"]) == (0, 1), again.err
+    assert sync(cli, "--all", source=good, to=direct).code == 0
+    assert files(to) == files(direct)
+
+
+def test_what_no_source_ever_had_does_not_hide_what_needs_it(cli: Cli, tmp_path: Path) -> None:
+    source, to = shutil.copytree(MIRROR, tmp_path / "source"), tmp_path / "to"
+    _, hash_ = tarball_of(source, "openssl")
+    change_index(source, lambda database: database["installs"][hash_].update(in_buildcache=False))
+    done = sync(cli, "--all", source=source, to=to)
+    assert (done.code, [p["hash"] for p in done.json["problems"]]) == (9, [hash_])
+    assert sum(record["in_buildcache"] for record in index_of(to).values()) == 17
+    assert sync(cli, "zlib", source=source, to=to).code == 0
+    assert sum(record["in_buildcache"] for record in index_of(to).values()) == 17
+
+
 @pytest.mark.parametrize("damage", ["missing", "wrong"])
 def test_a_bad_source_blob_stops_nothing_else_and_says_who_needs_it(
     cli: Cli, tmp_path: Path, damage: str
@@ -291,8 +333,14 @@ def test_a_bad_source_blob_stops_nothing_else_and_says_who_needs_it(
     what = "not-found" if damage == "missing" else "digest-mismatch"
     assert (problem["hash"], problem["name"], problem["what"]) == (hash_, "openssl", what)
     assert any(user.startswith("python@") for user in problem["needed_by"])
-    assert not index_of(to)[hash_]["in_buildcache"]
-    assert sum(record["in_buildcache"] for record in index_of(to).values()) == 17
+    records = index_of(to)
+    assert not records[hash_]["in_buildcache"]
+    # python needs it, and two packages need python: they are here, and listed when what they need is.
+    waiting = {record["spec"]["name"] for record in records.values() if waits(record, to)}
+    assert waiting == {"python", "python-venv", "py-multidict"}
+    assert sum(record["in_buildcache"] for record in records.values()) == 14
+    assert "in the index until what they need is" in done.err
+    assert cli("verify", to, "--key", KEY).code == 0
     again = cli("sync", "--all", "--from", source, "--from", MIRROR, "--key", KEY, "--to", to, "--json")
     assert again.code == 0, again.err
     assert again.json["done"]["copied_blobs"] == 1

@@ -104,6 +104,15 @@ def test_a_second_run_asks_once_and_copies_nothing(cli: Cli, tmp_path: Path) -> 
     assert files(to) == files(direct)
 
 
+@both
+def test_a_run_that_asks_for_more_proves_only_that(cli: Cli, tmp_path: Path, fixture: str) -> None:
+    to = tmp_path / "to"
+    assert sync(cli, "py-multidict", fixture=fixture, to=to).code == 0
+    done = sync(cli, "py-multidict", "version-zoo", fixture=fixture, to=to)
+    assert done.code == 0, done.err
+    assert done.json["done"]["copied_blobs"] == 2 * done.json["done"]["packages"] > 0  # nothing twice
+
+
 @pytest.mark.parametrize("damage", ["missing", "wrong"])
 def test_a_damaged_tarball_stops_nothing_else(cli: Cli, tmp_path: Path, damage: str) -> None:
     source, to = shutil.copytree(FIXTURES / "v2-signed", tmp_path / "source"), tmp_path / "to"

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ..verify.binding import SpecDocument
     from .journal import Row
     from .keys import KeyFailure
+    from .plan import Terms
 
 _SIGNED, _UNSIGNED, _TARBALL = ".spec.json.sig", ".spec.json", ".spack"
 _KEY_DIRECTORY = KEYS.rpartition("/")[0]
@@ -71,6 +72,7 @@ class BuildCache(Destination):
         self._payloads: dict[str, str] = {}
         self._digests: dict[str, str] = {}
         self._short: dict[str, str] = {}
+        self._published: dict[str, str] = {}
 
     def expect(self, stem: str, wanted: Wanted) -> None:
         """Tell where the files of ``NAME-VERSION-HASH`` belong. Its node must be known."""
@@ -130,6 +132,7 @@ class BuildCache(Destination):
             return
         signed, unsigned = self._files[key]
         mine, other = (signed, unsigned) if is_signed(data) else (unsigned, signed)
+        self._published[key] = mine  # it may wait for its name, see `gather`
         if self.write(mine, data, alone=os.path.lexists(os.path.join(self.mirror, other))):
             self.added[mine] = len(data)
         with files.store_errors(other), contextlib.suppress(FileNotFoundError):
@@ -164,8 +167,7 @@ class BuildCache(Destination):
         """Return path and size of a package's tarball and spec file."""
         stem = kept_name(package.wanted, V2).removesuffix(".v2")
         signed, unsigned = self._files[stem]
-        data = self.manifest(stem) or b""
-        spec = signed if is_signed(data) else unsigned
+        spec = self._published.get(stem) or (signed if is_signed(self.manifest(stem) or b"") else unsigned)
         return (self._tarballs[stem], package.tarball.size), (spec, package.spec.size)
 
     def seal(self) -> str:
@@ -223,9 +225,8 @@ def write_build_cache_index(
     rows: Iterable[Row],
     before: Mapping[str, str],
     lookup: Lookup,
-    *,
-    may_be_empty: bool = True,
-) -> list[str]:
+    terms: Terms,
+) -> tuple[list[str], set[str]]:
     """Write the index of all that the destination holds, then its digest.
 
     Arguments and result as for `execute.write_index`.
@@ -244,8 +245,8 @@ def write_build_cache_index(
                 held.add(hash_)
             else:
                 damaged.append(path)
-    if manifests and not held and not may_be_empty:
-        return damaged
+    if manifests and not held and terms.repair:
+        return damaged, set()
     used: dict[str, tuple[Mapping[str, Any], int]] = {}
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
@@ -258,14 +259,15 @@ def write_build_cache_index(
         return found
 
     modern = with_closure(held, find)
+    waiting = terms.waiting(held, listed, modern)
     formats = {used[hash_][1] for hash_ in modern}
     version = _VERSION_OF.get(formats.pop()) if len(formats) == 1 else None if formats else _NEWEST
     if version:  # as the sources wrote them: the Spack that reads layout 2 knows no newer form
         modern = {hash_: {**used[hash_][0], "hash": hash_} for hash_ in modern}
-    text = index_text(modern, held, version or DATABASE_VERSION)
+    text = index_text(modern, held - waiting, version or DATABASE_VERSION)
     to.write(INDEX, text)
     to.write(HASH, hashlib.sha256(text).hexdigest().encode())
-    return damaged
+    return damaged, waiting
 
 
 def read_build_cache_index(to: BuildCache) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:

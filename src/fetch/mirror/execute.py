@@ -22,7 +22,7 @@ from ...resolver.index.readers.manifest import (
     spec_manifest_path,
 )
 from ...resolver.index.readers.nodes import specfile_of_database
-from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, users_of, with_closure
+from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, with_closure
 from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
 from ..model import Source
@@ -37,11 +37,11 @@ from .destination import list_manifests
 from .inventory import each, gathered, portions, prove_selection, split_known, stem_of, unnamed
 from .journal import Row
 from .keys import Published, read_keys
-from .plan import Problem, SyncReport, make_plan, problem_of
+from .plan import Problem, SyncReport, Terms, make_plan, problem_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from ...resolver.index.readers.manifest import BlobRef
@@ -91,6 +91,7 @@ class Sync:
         self.brought: dict[str, Delivered] = {}
         self.lost: set[str] = set()
         self.damaged: dict[str, Problem] = {}
+        self.waiting: tuple[str, ...] = ()
         self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
     async def run(self) -> SyncReport:
@@ -127,7 +128,7 @@ class Sync:
         self.done["network_bytes"] = self.session.meter.network_bytes
         self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
         failures = unique(self.caveats)
-        warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures)
+        warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures) + self.waiting
         return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
 
     def _copied(self, rest: Sequence[Wanted], listing: Listing) -> list[Wanted]:
@@ -278,19 +279,27 @@ class Sync:
         held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
         rows = self.journal.rows.values()
         if isinstance(self.to, BuildCache):
-            damaged = write_build_cache_index(
-                self.to, rows, held, self.job.lookup, may_be_empty=not self.how.tolerant
-            )
+            damaged, waiting = write_build_cache_index(self.to, rows, held, self.job.lookup, self._terms())
         else:
-            damaged = write_index(
-                self.to,
-                rows,
-                held,
-                self.job.lookup,
-                self.job.awaited,
-                may_be_empty=not self.how.tolerant,
-            )
+            damaged, waiting = write_index(self.to, rows, held, self.job.lookup, self._terms())
+        self._wait(waiting, listing)
         self._damaged(dict.fromkeys(damaged, "it or what it names is damaged, the index does not list it"))
+
+    def _terms(self) -> Terms:
+        if self.how.tolerant:
+            return Terms(repair=True)
+        absent = frozenset(one.hash for one in self.job.missing if one.what == NotFoundError.code)
+        return Terms(self.job.awaited | self.failed, absent)
+
+    def _wait(self, hashes: set[str], listing: Listing) -> None:
+        """Say which packages the index does not list because of what they need."""
+        stems = {stem[-32:]: stem for stem in (*listing.manifests, *self.journal.rows)}
+        labels = sorted(stems[hash_][:-25] for hash_ in hashes)
+        if labels and not self.job.awaited:  # of a bundle the volumes that are not here are told
+            more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+            self.waiting = (
+                f"here, and not in the index until what they need is: {', '.join(labels[:3])}{more}",
+            )
 
     def _damaged(self, found: Mapping[str, str]) -> None:
         """Note manifests of the destination that are damaged."""
@@ -318,11 +327,9 @@ def write_index(
     rows: Iterable[Row],
     before: Mapping[str, str],
     lookup: Lookup,
-    awaited: Collection[str] = (),
-    *,
-    may_be_empty: bool = True,
-) -> list[str]:
-    """Write the index of all that the destination holds, blob first; return the manifests that are left out as damaged.
+    terms: Terms,
+) -> tuple[list[str], set[str]]:
+    """Write the index of all that the destination holds, blob first.
 
     Args:
         to: the destination.
@@ -331,8 +338,10 @@ def write_index(
             knows counts when its documents are right.
         lookup: the sources' nodes. Of what they do not know the node comes from the index of before, else from the
             package's own spec document.
-        awaited: hashes of packages that come later: as long as one is not there, what needs it is not listed.
-        may_be_empty: False leaves the index of before when of the manifests that are there none is right.
+        terms: what is listed.
+
+    Returns:
+        The manifests that are left out as damaged, and the hashes of the packages that wait for others.
     """
     nodes, listed = read_own_index(to)
     manifests = {stem[-32:]: path for stem, path in list_manifests(to.mirror).items()}
@@ -347,8 +356,8 @@ def write_index(
             held.add(hash_)
         else:
             damaged.append(path)
-    if manifests and not held and not may_be_empty:
-        return damaged
+    if manifests and not held and terms.repair:
+        return damaged, set()
 
     def find(hash_: str) -> tuple[Mapping[str, Any], int] | None:
         found = lookup(hash_) or nodes.get(hash_)
@@ -357,16 +366,16 @@ def write_index(
             found = nodes.get(hash_)
         return found
 
-    if lacking := set(awaited) - held:
-        held -= users_of(lacking, with_closure(held, find))
-    text = index_text(with_closure(held, find), held)
+    closed = with_closure(held, find)
+    waiting = terms.waiting(held, listed, closed)
+    text = index_text(closed, held - waiting)
     digest = hashlib.sha256(text).hexdigest()
     old = _index_digest(to)
     to.write(blob_path(digest), text)
     to.write(INDEX_MANIFEST, manifest_text(INDEX_MEDIA_TYPE, digest, len(text)))
     if old and old != digest:
         to.remove(blob_path(old))
-    return damaged
+    return damaged, waiting
 
 
 def read_own_index(to: Destination) -> tuple[dict[str, tuple[Mapping[str, Any], int]], set[str]]:

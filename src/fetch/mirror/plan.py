@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...resolver.index.writer import needed_by_nodes, users_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
     from ...errors import CachefetchError
@@ -79,6 +81,45 @@ class Job:
     lookup: Lookup
     pins: Mapping[str, str] = field(default_factory=dict)
     awaited: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an index lists of the packages that are there.
+
+    Attributes:
+        awaited: DAG hashes of packages that failed, or come later: what needs one that is not there is not listed.
+        absent: those that no source has: what needs them is listed, as the sources do.
+        repair: what was listed and is there stays listed, whatever it needs; where nothing is right the index of
+            before stays, too.
+    """
+
+    awaited: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    repair: bool = False
+
+    def waiting(
+        self, held: Collection[str], before: Collection[str], nodes: Mapping[str, Mapping[str, Any]]
+    ) -> set[str]:
+        """Return which of the packages `held` the index must not list yet.
+
+        Those that were not listed `before` are also looked at for what an earlier run failed to bring: what they wait
+        for may be outside of this run's selection.
+
+        Args:
+            held: DAG hashes of what is there.
+            before: of what the index of before lists.
+            nodes: see `with_closure`.
+        """
+        waiting = users_of(lacking, nodes) if (lacking := self.awaited.difference(held)) else set()
+        if self.repair:
+            return waiting.intersection(held)
+        new = set(held).difference(before)
+        outside = {hash_ for hash_ in needed_by_nodes(new, nodes) if hash_ not in held}
+        outside -= self.absent | {hash_ for hash_ in outside if nodes.get(hash_, {}).get("external")}
+        if outside:
+            waiting |= users_of(outside, nodes) & new
+        return waiting.intersection(held)
 
 
 @dataclass(frozen=True, slots=True)

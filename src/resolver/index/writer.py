@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DATABASE_VERSION = "8"
 #: The first specfile version whose nodes are written as they are.
 _MODERN = 5
+#: Types of the edges that a binary needs at run time (`Edge.in_closure`).
+_CLOSURE = frozenset({"link", "run"})
 #: Spack 1.1 takes exactly these texts (docs/formats.md).
 INDEX_MEDIA_TYPE = "application/vnd.spack.db.v8+json"
 KEY_INDEX_MEDIA_TYPE = "application/vnd.spack.keyindex.v1+json"
@@ -101,6 +103,26 @@ def users_of(hashes: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -> s
         if hash_ not in found:
             found.add(hash_)
             queue += users.get(hash_, ())
+    return found
+
+
+def needed_by_nodes(hashes: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the hashes that these of `nodes` need to link or run, or were spliced from; external nodes need none.
+
+    Args:
+        hashes: DAG hashes.
+        nodes: of the form that `with_closure` gives; what is not in it needs nothing.
+    """
+    found: set[str] = set()
+    for hash_ in hashes:
+        node = nodes.get(hash_, {})
+        if node.get("external"):
+            continue
+        for edge in node.get("dependencies", ()):
+            if not _CLOSURE.isdisjoint(edge["parameters"]["deptypes"]):
+                found.add(edge["hash"])
+        if node.get("build_spec"):
+            found.add(node["build_spec"]["hash"])
     return found
 
 
