@@ -318,7 +318,7 @@ class AsyncClient(Fetching):
             UsageError: `to` exists; or the hash fits no binary, or several.
         """
         from .fetch.execute import fetch_items
-        from .fetch.extract import Extraction, extract_tarball, require_absent
+        from .fetch.extract import Extraction, extract_tarball, packing_caveat, require_absent
         from .fetch.transports.threads import run_abortable
 
         target = require_absent(to)
@@ -334,7 +334,9 @@ class AsyncClient(Fetching):
             extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable
         )
         contents = await run_abortable(lambda abort: unpack(check=abort.check))
-        return Extraction(target, item, contents, receipt.network_bytes, receipt.warnings)
+        odd = packing_caveat(item, contents)
+        warnings = (*receipt.warnings, *([odd] if odd else []))
+        return Extraction(target, item, contents, receipt.network_bytes, warnings)
 
     async def sync(
         self, selection: Selection, to: str, *, shard: tuple[int, int] | None = None, **how: bool

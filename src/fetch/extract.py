@@ -63,6 +63,19 @@ class Extraction:
         }
 
 
+def packing_caveat(item: Item, contents: Contents) -> Caveat | None:
+    """Return the warning about a package that is not compressed as Spack's are, None for one that is."""
+    from .model import Caveat
+
+    if contents.packing in ("gzip", "none"):
+        return None
+    message = (
+        f"the payload of {item.name}@{item.version}/{item.hash[:7]} is compressed with {contents.packing}: "
+        "Spack writes gzip, and no media type of a manifest means anything else; another tool made it"
+    )
+    return Caveat("unusual-compression", message, item.mirror)
+
+
 def extract_tarball(
     tarball: str,
     destination: str,

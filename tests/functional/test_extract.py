@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import lzma
 import os
 import shutil
 import signal
@@ -117,6 +119,38 @@ def test_a_signed_but_unsafe_package_leaves_nothing(cli: Cli, tmp_path: Path) ->
     assert done.json["context"]["member"].endswith("/evil")
     assert os.listdir(tmp_path / "out") == []
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"), [(lzma.compress, "xz"), (bz2.compress, "bzip2"), (stored, ""), (bytes, "")]
+)
+def test_what_spack_does_not_write_is_warned_of(
+    cli: Cli, tmp_path: Path, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    node = make_node("demo")
+    write_package(tmp_path / "m", node, pack(archive.good()))
+    write_index(tmp_path / "m", node)
+    words = ("extract", f"/{node['hash']}", "-m", tmp_path / "m", "--unsigned")
+    done = cli(*words, tmp_path / "text")
+    assert done.code == 0
+    assert (
+        f"warning: the payload of demo@1.0/{node['hash'][:7]} is compressed with {name}" in done.err
+    ) == bool(name)
+    done = cli(*words, tmp_path / "json", "--json")
+    assert [one["code"] for one in done.json["warnings"]] == (["unusual-compression"] if name else [])
+
+
+@pytest.mark.parametrize("size", [100, 80 << 20])
+def test_zstd_is_refused_by_name(cli: Cli, tmp_path: Path, size: int) -> None:
+    node = make_node("demo")
+    write_package(tmp_path / "m", node, b"\x28\xb5\x2f\xfd" + bytes(size))
+    write_index(tmp_path / "m", node)
+    done = cli(
+        "extract", f"/{node['hash']}", tmp_path / "out" / "x", "-m", tmp_path / "m", "--unsigned", "--json"
+    )
+    assert (done.code, done.json["code"]) == (6, "archive-unsupported")
+    assert "zstd" in done.json["message"]
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_the_library(tmp_path: Path) -> None:

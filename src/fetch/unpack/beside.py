@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import deque
 
+from .expand import packing_of
 from .reader import (
     ABOVE,
     COUNT,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 #: Bytes. With less the start of the helper costs more than it saves.
 ENOUGH = 64 << 20
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
 
 class HelperGone(Exception):
@@ -56,7 +56,7 @@ def worthwhile(file: IO[bytes], size: int) -> bool:
     """Tell whether a helper saves time: for large archives that are not compressed, where there are two processors."""
     if size < ENOUGH or not hasattr(os, "memfd_create") or processors() < 2:
         return False
-    return not os.pread(file.fileno(), 8, 0).startswith(_COMPRESSED)
+    return packing_of(os.pread(file.fileno(), 8, 0)) == "none"
 
 
 def processors() -> int:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _READ = 512 << 10
+#: What Python's `tarfile`, and so Spack, opens.
+_MARKS = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0"}
+_ZSTD = b"\x28\xb5\x2f\xfd"
 #: Pieces of at most _CHUNK bytes that are expanded ahead of what is written.
 _AHEAD = 8
 
@@ -117,7 +120,8 @@ class Expanded(Source):
 
     def _expand(self) -> Iterator[bytes]:
         pending = self._raw()
-        reader = _decompressor(pending)
+        self.packing = packing_of(pending)
+        reader = _decompressor(self.packing)
         expanded = 0
         while not reader.eof:
             if reader.needs_input and not pending:
@@ -194,15 +198,25 @@ def _zlib() -> Any:
         return zlib
 
 
-def _decompressor(start: bytes) -> _Decompressor:
-    """Choose by the first bytes: the manifest's word is not trusted (Spack 1.1, docs/formats.md)."""
-    if start.startswith(b"\x1f\x8b"):
+def packing_of(start: bytes) -> str:
+    """Tell by the first bytes how an archive is compressed: the manifest's word is not trusted (docs/formats.md).
+
+    Raises:
+        ArchiveError: it is zstd, which is not read.
+    """
+    if start.startswith(_ZSTD):
+        raise ArchiveError("unsupported", "is compressed with zstd, not with gzip as Spack writes")
+    return next((name for name, mark in _MARKS.items() if start.startswith(mark)), "none")
+
+
+def _decompressor(packing: str) -> _Decompressor:
+    if packing == "gzip":
         return _Gunzip()
-    if start.startswith(b"BZh"):
+    if packing == "bzip2":
         import bz2
 
         return bz2.BZ2Decompressor()
-    if start.startswith(b"\xfd7zXZ\0"):
+    if packing == "xz":
         import lzma
 
         return lzma.LZMADecompressor(memlimit=256 << 20)

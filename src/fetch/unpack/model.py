@@ -32,6 +32,7 @@ class Contents:
         prefix: where the package was built and still believes to be, an absolute path.
         root: install root of the build; every prefix of the build lies below it.
         holding: files that hold `root`, and symlinks that point below it.
+        packing: how the archive was compressed: "gzip", "bzip2", "xz" or "none".
     """
 
     files: int
@@ -42,3 +43,4 @@ class Contents:
     prefix: str
     root: str
     holding: int
+    packing: str

@@ -22,6 +22,7 @@ class Source:
         self, path: str, limits: ExtractLimits, size: int, check: Callable[[], None] = lambda: None
     ) -> None:
         self.limits = limits
+        self.packing = "none"  # or how the archive is compressed, once its first bytes were read
         self._check = check
         self._path = path
         self._size = size

@@ -118,6 +118,7 @@ class Tree:
             os.fsdecode(prefix),
             os.fsdecode(root),
             holding,
+            source.packing,
         )
 
     def prefix_facts(self) -> tuple[int, int]:
