@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -756,15 +759,51 @@ def test_a_full_disk_leaves_a_valid_mirror_and_the_rerun_copies_the_rest(
     cli: Cli, tmp_path: Path, small_disk: Path
 ) -> None:
     to = small_disk / "to"
+    assert sync(cli, "version-zoo", source=SIGNED, to=to).code == 0
+    before = files(to)
     done = sync(cli, "--all", source=SIGNED, to=to)
     assert done.code == 10, done.err
     assert done.json["schema"] == "cachefetch/error/1"
     assert "space" in done.err
+    assert files(to) == before  # refused before the first byte
     assert verified(cli, to)["problems"] == []
-    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    context, hint = done.json["context"], done.json["hint"]
+    lack = context["needed_bytes"] - context["free_bytes"]
+    assert f"free {lack} bytes and run the same command again" in hint
+    disk = os.statvfs(small_disk)
+    size = disk.f_blocks * disk.f_frsize + lack
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
     assert sync(cli, "--all", source=SIGNED, to=to).code == 0
     direct = tmp_path / "direct"
     assert sync(cli, "--all", source=SIGNED, to=direct).code == 0
+    assert files(to) == files(direct)
+
+
+@pytest.mark.parametrize("fixture", ["v3-signed", "v2-signed"])
+def test_a_disk_that_fills_up_on_the_way_says_how_much_to_free(
+    cli: Cli, tmp_path: Path, small_disk: Path, fixture: str
+) -> None:
+    """Somebody else writes there after the plan was found to fit."""
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    to, direct, source = small_disk / "to", tmp_path / "direct", FIXTURES / fixture
+    assert sync(cli, "--all", source=source, to=direct).code == 0
+    late = sorted(direct.rglob("*.spack")) or [tarball_of(direct, "openssl")[0]]
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as file:
+            file.write(bytes(21 << 20))
+
+    with FaultServer(str(source)) as server:
+        server.script(f"/{late[0].relative_to(direct)}", *[Fault(delay=4, times=0)])
+        timer = threading.Timer(2.5, fill)
+        timer.start()
+        done = sync(cli, "--all", source=server.url, to=to)
+        timer.join()
+    assert done.code == 10, done.err
+    assert re.search(r"free [1-9][0-9]+ bytes and run the same command again", done.json["hint"]), done.out
+    assert verified(cli, to)["problems"] == []
+    (small_disk / "filler").unlink()
+    assert sync(cli, "--all", source=source, to=to).code == 0
     assert files(to) == files(direct)
 
 

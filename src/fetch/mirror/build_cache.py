@@ -120,6 +120,14 @@ class BuildCache(Destination):
         self._asked_again.discard(key.removesuffix(".v2"))
         self._pending[key.removesuffix(".v2")] = data
 
+    def index_size(self) -> int:
+        """Return the size of the index that is there, 0 without one."""
+        return files.size_or_none(os.path.join(self.mirror, INDEX)) or 0
+
+    def waiting_sizes(self) -> list[int]:
+        """Return nothing: spec files count as blobs."""
+        return []
+
     def publish(self, key: str) -> None:
         """Write the spec file of a package whose tarball is complete; signed and unsigned exclude each other."""
         tarball = os.path.join(self.mirror, self._tarballs[key])

@@ -82,6 +82,36 @@ class Destination(Store):
         self._pending: dict[str, bytes] = {}
         self._asked_again: set[str] = set()
         self._together: Together | None = None
+        self._held: dict[str, bytes] | None = None
+        self._mutex = threading.Lock()  # of `held_bytes`: several threads prove
+        self.held_bytes = 0
+
+    def hold(self) -> None:
+        """From now on keep documents in memory until `release`: nothing is written before the plan is known to fit."""
+        if self._held is None and not self.dry_run:
+            self._held = {}
+
+    def release(self) -> None:
+        """Write the documents that are held, and hold no more. Raises StoreError."""
+        held, self._held, self.held_bytes = self._held or {}, None, 0
+        for sha256, data in held.items():
+            self.put_bytes(data, sha256)
+
+    def read(self, sha256: str, size: int) -> bytes | None:
+        """Return a small blob of at most `size` bytes, None when absent or damaged; also one that is held."""
+        held = (self._held or {}).get(sha256)
+        return held if held is not None and len(held) <= size else super().read(sha256, size)
+
+    def index_size(self) -> int:
+        """Return the size of the index that is there, 0 without one."""
+        try:
+            return parse_manifest(self.read_file(INDEX_MANIFEST) or b"", what=INDEX_MANIFEST).index().size
+        except CachefetchError:
+            return 0
+
+    def waiting_sizes(self) -> list[int]:
+        """Return the sizes of the manifests that `publish` will write."""
+        return [len(data) for data in self._pending.values()]
 
     def gather(self) -> None:
         """From now on give names to the documents and manifests that are written many at a time, until `settle`.
@@ -199,6 +229,8 @@ class Destination(Store):
         """Remove a blob, also one that waits for its name."""
         if self._together is not None:
             self._together.take_back(self.path(sha256))
+        if self._held is not None:
+            self._held.pop(sha256, None)
         super().discard(sha256)
 
     def put_bytes(self, data: bytes, sha256: str) -> str:
@@ -209,9 +241,14 @@ class Destination(Store):
             return self.path(sha256)
         path = self.path(sha256)
         if files.size_or_none(path) == len(data):
-            if self.read(sha256, len(data)) is not None:
+            if super().read(sha256, len(data)) is not None:
                 return path
             self.discard(sha256)  # damaged: the store would keep what has the right size
+        if (held := self._held) is not None and hashlib.sha256(data).hexdigest() == sha256:
+            with self._mutex:
+                self.held_bytes += len(data) if sha256 not in held else 0
+                held[sha256] = data
+            return path
         self.added[sha256] = len(data)
         waiting = self._together
         if waiting is not None and hashlib.sha256(data).hexdigest() == sha256 and waiting.add(path, data):

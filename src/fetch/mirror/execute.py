@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from ...errors import CachefetchError, NotFoundError
+from ...errors import CachefetchError, NotFoundError, StoreError
 from ...resolver.index.readers.manifest import (
     INDEX_MANIFEST,
     SPEC_MANIFESTS,
@@ -27,17 +27,17 @@ from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
 from ..model import Source
 from ..payload import Payload, deliver
-from ..plan import room_needed
 from ..quick import deliver_quickly
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
 from .build_cache import BuildCache, read_build_cache_keys, write_build_cache_index
 from .destination import list_manifests
-from .inventory import each, gathered, portions, prove_selection, split_known, stem_of, unnamed
+from .inventory import each, gathered, portions, prove_selection, released, split_known, stem_of, unnamed
 from .journal import Row
 from .keys import Published, read_keys
 from .plan import Problem, SyncReport, Terms, make_plan, problem_of
+from .space import Space
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Sync:
         self.lost: set[str] = set()
         self.damaged: dict[str, Problem] = {}
         self.waiting: tuple[str, ...] = ()
+        self.space = Space(destination)
         self.done = {"copied_blobs": 0, "copied_bytes": 0, "packages": 0, "pruned": 0, "network_bytes": 0}
 
     async def run(self) -> SyncReport:
@@ -112,17 +113,9 @@ class Sync:
         if not self.how.copy:
             rest = self._copied(rest, listing)
         try:
-            packages = await self._prove(rest, any_known=bool(known) or self.how.tolerant)
-            if not self.how.copy:
-                packages = await to_thread.run_sync(self._brought, packages)
-            signers = {row.key for row in known} | {package.key or "" for package in packages}
-            published = await self._keys(signers - {""})
-            plan = await self._plan(packages, known, published, listing)
-            if not self.how.dry_run:
-                await to_thread.run_sync(self.to.begin)
-                await self._execute(packages, published, plan, listing)
-        finally:
-            self.journal.flush()
+            plan = await self._run(known, rest, listing)
+        except StoreError as error:
+            raise self.space.explained(error) from error.__cause__
         self.problems += self.damaged.values()
         status = "partial" if self.problems else "ok"
         self.done["network_bytes"] = self.session.meter.network_bytes
@@ -130,6 +123,34 @@ class Sync:
         failures = unique(self.caveats)
         warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures) + self.waiting
         return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
+
+    async def _run(self, known: Sequence[Row], rest: Sequence[Wanted], listing: Listing) -> SyncPlan:
+        """Prove, plan and copy; return the plan. What was recorded is written whatever happens."""
+        try:
+            packages = await self._prove(rest, listing, any_known=bool(known) or self.how.tolerant)
+            if not self.how.copy:
+                packages = await to_thread.run_sync(self._brought, packages)
+            signers = {row.key for row in known} | {package.key or "" for package in packages}
+            published = await self._keys(signers - {""})
+            plan = await self._plan(packages, known, published, listing)
+            if not self.how.dry_run:
+                await to_thread.run_sync(self._require_room, packages, listing.blobs, published.blobs())
+                await self._execute(packages, published, listing)
+        finally:
+            self.journal.flush()
+        return plan
+
+    def _require_room(
+        self, packages: Iterable[VerifiedPackage], there: Mapping[str, int], small: Mapping[str, int]
+    ) -> None:
+        """Require room for packages and further blobs, name -> size, beside the blobs that are there.
+
+        Raises:
+            StoreError: there is not.
+        """
+        found = list(packages)
+        copy = make_plan(found, (), small, {**there, **self.to.added}, {}, self.to.names).copy
+        self.space.require([one for one in found if self.to.names(one)[0][0] in copy], copy)
 
     def _copied(self, rest: Sequence[Wanted], listing: Listing) -> list[Wanted]:
         """Return what some worker has published; the others are problems."""
@@ -150,8 +171,16 @@ class Sync:
         self._failed([package.wanted for package in packages], errors)
         return [package for number, package in enumerate(packages) if number not in errors]
 
-    async def _prove(self, rest: Sequence[Wanted], *, any_known: bool) -> list[VerifiedPackage]:
-        found, errors = await prove_selection(self.session, self.to, rest, self.job.pins)
+    async def _prove(
+        self, rest: Sequence[Wanted], listing: Listing, *, any_known: bool
+    ) -> list[VerifiedPackage]:
+        found, errors = await prove_selection(
+            self.session,
+            self.to,
+            rest,
+            self.job.pins,
+            lambda found: self._require_room(found, listing.blobs, {}),
+        )
         if errors and not found and not any_known:
             raise for_run([(rest[number], errors[number]) for number in sorted(errors)], len(rest))
         self._failed(rest, errors)
@@ -209,12 +238,10 @@ class Sync:
         self,
         packages: Sequence[VerifiedPackage],
         published: Published | PublishedFiles,
-        plan: SyncPlan,
         listing: Listing,
     ) -> None:
-        missing = [package for package in packages if self.to.names(package)[0][0] in plan.copy]
-        parts = sum(self.to.part_size(sha256) for sha256 in {package.tarball.sha256 for package in missing})
-        await to_thread.run_sync(self.to.require_space, max(0, room_needed(missing) - parts))
+        await to_thread.run_sync(self.to.begin)
+        await released(self.to)
         for stem in self.lost:
             await to_thread.run_sync(self.to.forget, stem)
         for _, portion in portions(packages):

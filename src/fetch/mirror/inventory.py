@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 #: Packages of one quick run: whole spec documents are in memory until it ends, and a kill loses its manifests.
 _PORTION = 500
+#: Bytes of spec documents that wait in memory for the end of the plan.
+_HELD = 32 << 20
 
 
 def stem_of(wanted: Wanted) -> str:
@@ -74,11 +76,17 @@ def split_known(
 
 
 async def prove_selection(
-    session: Session, destination: Destination, wanted: Sequence[Wanted], pins: Mapping[str, str]
+    session: Session,
+    destination: Destination,
+    wanted: Sequence[Wanted],
+    pins: Mapping[str, str],
+    require_room: Callable[[Iterable[VerifiedPackage]], None],
 ) -> tuple[dict[int, VerifiedPackage], dict[int, CachefetchError]]:
-    """Prove packages, from the destination's own manifests first; spec documents are stored on the way.
+    """Prove packages, from the destination's own manifests first.
 
-    What goes well goes the quick way (`quick`), some hundred packages at a time.
+    What goes well goes the quick way (`quick`), some hundred packages at a time. Spec documents are held until
+    `release`, so that a plan that does not fit has written nothing. With too many of them to hold they are stored on
+    the way, each time after `require_room` found room for all packages so far.
 
     Returns:
         Packages and errors by position in `wanted`. The documents are dropped: thousands would fill the memory.
@@ -110,13 +118,23 @@ async def prove_selection(
     packages: dict[int, VerifiedPackage] = {}
     errors: dict[int, CachefetchError] = {}
     for first, portion in portions(wanted):
+        destination.hold()
         async with gathered(destination):
             quick = await prove_quickly(session, portion)
             found, failed = await each(portion, one, 2 * session.limits.metadata_in_flight)
         session.met.clear()
         packages.update((first + number, package) for number, package in found.items())
         errors.update((first + number, error) for number, error in failed.items())
+        if destination.held_bytes > _HELD:
+            await to_thread.run_sync(require_room, packages.values())
+            await released(destination)
     return packages, errors
+
+
+async def released(destination: Destination) -> None:
+    """Write the documents that the destination holds."""
+    async with gathered(destination):
+        await to_thread.run_sync(destination.release)
 
 
 @contextlib.asynccontextmanager

@@ -262,5 +262,5 @@ def _errors(path: str) -> Iterator[None]:
         raise StoreError(
             f"{path}: {what}",
             hint=hint,
-            context={"path": path},
+            context={"path": path, "reason": "disk-full"} if full else {"path": path},
         ) from error
