@@ -8,7 +8,7 @@ import shutil
 import time
 
 from .config import absolute
-from .errors import UsageError, cannot_write
+from .errors import TrustError, UsageError, cannot_write
 from .values import changed, frozen
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import Mirror
-    from .errors import FormatError
+    from .errors import CachefetchError
     from .fetch.bundle.check import BundleReport
     from .fetch.bundle.read import Found
     from .fetch.mirror.plan import Problem, SyncReport
@@ -143,7 +143,7 @@ def export_directory(
 
     sign = signer_from(sign_key) if sign_key else None
     base, baseline = read_receipt(read_small(since, "receipt"), what=since) if since else ("", frozenset())
-    packing = survey(mirror, baseline)
+    packing = survey(mirror, baseline, divided=volume_size is not None)
     contents = contents_of(packing, volume_size=volume_size, since=base)
     target = os.path.abspath(os.path.expanduser(to)) + (os.sep if to.endswith(os.sep) else "")
     done = write_bundle(mirror, contents, target, sign)
@@ -182,7 +182,7 @@ def _beside(to: str) -> str:
     return f"{os.path.abspath(os.path.expanduser(to))}.staging"
 
 
-def bundles_in(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], dict[str, FormatError]]:
+def bundles_in(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], dict[str, CachefetchError]]:
     """Return the bundles that mirrors name, each once, and files that should be volumes and cannot be read.
 
     Raises:
@@ -194,7 +194,7 @@ def bundles_in(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], d
     if not mirrors:
         raise UsageError("no bundle is named", hint="cachefetch bundle import FILE|DIR... --to MIRROR")
     found: dict[str, tuple[Mirror, Found]] = {}
-    unreadable: dict[str, FormatError] = {}
+    unreadable: dict[str, CachefetchError] = {}
     for mirror in mirrors:
         bundles, broken = find_bundles(mirror.location)
         unreadable.update(broken)
@@ -207,33 +207,47 @@ def bundles_in(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], d
     return list(found.values()), unreadable
 
 
-def to_import(mirrors: Sequence[Mirror]) -> tuple[list[tuple[Mirror, Found]], list[Problem]]:
-    """Return the bundles that mirrors name, each after the one that it continues, and what cannot be read beside them.
+def to_import(
+    mirrors: Sequence[Mirror], source_of: Callable[[Mirror], Source]
+) -> tuple[list[tuple[Mirror, Found]], list[Problem]]:
+    """Return the bundles that mirrors name, each after the one that it continues, and what cannot be used beside them.
+
+    Args:
+        mirrors: files and directories.
+        source_of: returns a mirror with its policy and keys.
 
     Raises:
         NotFoundError, FormatError: there is no bundle, or none of its volumes tells what is in it.
+        TrustError: every bundle is signed, and none by a trusted key.
         UsageError: no mirror is given.
     """
-    from .fetch.bundle.check import unreadable_volumes
+    from .fetch.bundle.check import believe, unreadable_volumes
     from .fetch.bundle.read import Bundle
 
-    found, unreadable = bundles_in(mirrors)
+    every, unusable = bundles_in(mirrors)
+    found: list[tuple[Mirror, Found]] = []
+    for mirror, one in every:
+        try:
+            good = believe(one, source_of(mirror), time.time())
+        except TrustError as error:
+            unusable.update({volume.path: error for volume in one.volumes})
+        else:
+            found.append((changed(mirror, location=f"bundle://{good.volumes[0].path}"), good))
     if not found:
-        raise next(iter(unreadable.values()))
-    opened = {one.id: Bundle(one.volumes, one.beside) for _, one in found}
+        raise next(iter(unusable.values()))
+    opened = {one.id: Bundle(one.volumes, one.beside, one.refused) for _, one in found}
     ordered: list[tuple[Mirror, Found]] = []
     while rest := [pair for pair in found if pair not in ordered]:
         waiting = {one.id for _, one in rest}
         continues = {one.id: opened[one.id].contents.since for _, one in rest}
         ordered.append(next((pair for pair in rest if continues[pair[1].id] not in waiting), rest[0]))
     told = {path for bundle in opened.values() for path in bundle.cut.values()}
-    return ordered, unreadable_volumes({p: error for p, error in unreadable.items() if p not in told})
+    return ordered, unreadable_volumes({p: error for p, error in unusable.items() if p not in told})
 
 
 async def import_bundle(
     found: Found,
     to: str,
-    source: Source,
     run: Callable[..., Awaitable[SyncReport]],
     *,
     receipt: str,
@@ -242,29 +256,25 @@ async def import_bundle(
     """Bring what is here of one bundle into the mirror directory `to`, and write the receipt.
 
     Args:
-        found: its volumes; those beside the named ones are not taken.
+        found: its volumes, from `to_import`; those beside the named ones are not taken.
         to: the directory.
-        source: the bundle with its policy and keys.
         run: syncs from it, see `syncing.sync`.
         receipt: further file that gets the receipt, or "".
         further: problems to report with those of this bundle.
 
     Raises:
-        TrustError: the bundle's signature is bad, or by a key that is not trusted.
         UsageError, StoreError, DigestError: see `syncing.sync`, `fetch.bundle.take`.
     """
     from dataclasses import replace
 
     from anyio import to_thread
 
-    from .fetch.bundle.check import check_bundle_signature
     from .fetch.bundle.read import Bundle
     from .fetch.bundle.take import Taking
     from .fetch.bundle.write import receipt_text
     from .fetch.mirror.destination import Destination, check_destination, locked
 
-    bundle = await to_thread.run_sync(Bundle, found.volumes, found.beside)
-    signature, key = check_bundle_signature(found.volumes, source, time.time())
+    bundle = await to_thread.run_sync(Bundle, found.volumes, found.beside, found.refused)
     check_destination(to)
     destination = Destination(to)
     taking = Taking(bundle, destination)
@@ -283,24 +293,36 @@ async def import_bundle(
         bundle.contents.since,
         bundle.header.volumes,
         tuple(bundle.volumes[number].path for number in sorted(bundle.volumes)),
-        signature,
-        key,
+        found.signature,
+        found.key,
         receipt or os.path.join(destination.own, RECEIPT_NAME),
         report,
     )
 
 
 def verify_bundles(
-    found: Sequence[tuple[Found, Source]], unreadable: Mapping[str, FormatError]
+    found: Sequence[tuple[Found, Source]], unreadable: Mapping[str, CachefetchError]
 ) -> tuple[BundleReport, ...]:
-    """Audit bundles, each with its policy and keys; what cannot be read gets a report of its own. Raises TrustError."""
-    from .fetch.bundle.check import check_bundle, unreadable_files
+    """Audit bundles, each with its policy and keys; what cannot be read or believed gets a report of its own.
 
-    reports = [check_bundle(one.all(), source, time.time()) for one, source in found]
+    Raises:
+        TrustError: nothing can be believed.
+    """
+    from .fetch.bundle.check import check_bundle, unreadable_bundle, unreadable_files
+
+    reports: list[BundleReport] = []
+    refused: list[tuple[Found, TrustError]] = []
+    for one, source in found:
+        try:
+            reports.append(check_bundle(one, source, time.time()))
+        except TrustError as error:
+            refused.append((one, error))
     told = {problem.path for report in reports for problem in report.problems}
-    if rest := {path: error for path, error in unreadable.items() if path not in told}:
-        reports.append(unreadable_files(rest))
-    return tuple(reports)
+    rest = {path: error for path, error in unreadable.items() if path not in told}
+    if not reports and all(isinstance(error, TrustError) for error in rest.values()):
+        raise next(iter([*(error for _, error in refused), *rest.values()]))
+    reports += [unreadable_bundle(one.volumes[0], error) for one, error in refused]
+    return (*reports, *([unreadable_files(rest)] if rest else []))
 
 
 def _write(path: str, data: bytes) -> None:

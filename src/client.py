@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from .bundling import ExportReport, ImportReport
+    from .config import Mirror
     from .fetch.bundle.check import BundleReport
     from .fetch.extract import Extraction
     from .fetch.keys import Published
     from .fetch.mirror.check import VerifyReport
     from .fetch.mirror.plan import SyncReport
-    from .fetch.model import Receipt
+    from .fetch.model import Receipt, Source
     from .fetch.plan import FetchPlan
     from .lockfile import Lock
     from .resolver.host.overrides import HostOverrides
@@ -455,7 +456,11 @@ class AsyncClient(Fetching):
 
         everything = syncing.Selection(everything=True)
         to = syncing.absolute_directory(to)
-        found, broken = await to_thread.run_sync(bundling.to_import, self.mirrors())
+
+        def source_of(mirror: Mirror) -> Source:
+            return self._policies((mirror,))[mirror.name]
+
+        found, broken = await to_thread.run_sync(bundling.to_import, self.mirrors(), source_of)
         reports = []
         for number, (mirror, bundle) in enumerate(found, 1):
             inner = AsyncClient(
@@ -466,7 +471,6 @@ class AsyncClient(Fetching):
                     await bundling.import_bundle(
                         bundle,
                         to,
-                        inner._policies((mirror,))[mirror.name],
                         partial(inner._sync, everything),
                         receipt=receipt,
                         further=broken if number == len(found) else (),

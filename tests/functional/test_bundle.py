@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -148,9 +149,13 @@ def test_what_came_is_used_as_soon_as_all_that_it_needs_is_there(
         found = cli("list", "-m", tmp_path / "to", "--key", KEY, "--json").json
         listed.append({spec["hash"] for spec in found["specs"]})
         there = len(list((tmp_path / "to").glob("v3/manifests/spec/*/*")))
-        assert len(listed[-1]) < there or volume == volumes[-1]
-    assert listed[0] <= listed[1] < listed[2]
+        assert len(listed[-1]) == there > 0  # what others need was packed first, so nothing waits
+    assert listed[0] < listed[1] < listed[2]
     assert len(listed[2]) == 62
+    assert len(listed[0]) >= 15
+    cli("bundle", "import", volumes[2], "--key", KEY, "--to", tmp_path / "last")
+    found = cli("list", "-m", tmp_path / "last", "--key", KEY, "--json").json["specs"]
+    assert len(found) < len(list((tmp_path / "last").glob("v3/manifests/spec/*/*")))
 
 
 def test_a_lost_volume_is_named_with_what_is_in_it(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
@@ -254,6 +259,84 @@ def test_a_list_that_was_changed_with_all_its_digests_is_found(
     assert word in " ".join(problem["message"] for problem in done.json["problems"])
     assert all("x.bundle" in p["message"] for p in done.json["problems"])
     assert "x.bundle" in cli("bundle", "verify", path, "--key", KEY).out
+
+
+def test_an_import_judges_a_list_as_an_audit_does(cli: Cli, tmp_path: Path) -> None:
+    exported(cli, MIRROR, tmp_path / "x.bundle")
+    rewritten(tmp_path / "x.bundle", lambda document: document["files"].append(document["files"][-1]))
+    audit = cli("bundle", "verify", tmp_path / "x.bundle", "--key", KEY, "--json").json["problems"]
+    done = imported(cli, tmp_path / "x.bundle", "--to", tmp_path / "to", code=9)
+    assert {p["message"] for p in done["problems"]} >= {
+        p["message"] for p in audit if "twice" in p["message"]
+    }
+    assert any("twice" in problem["message"] for problem in done["problems"])
+    assert done["done"]["packages"] == 18  # all that it holds came
+    assert verified(cli, tmp_path / "to")["problems"] == []
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")], ids=["good first", "good last"])
+@pytest.mark.parametrize("word", [b"\x1f\x8b\x08", b'"installs"', b"v3/layout.json\0"])
+def test_of_two_copies_of_a_volume_the_right_one_is_taken(
+    cli: Cli, tmp_path: Path, names: tuple[str, str], word: bytes
+) -> None:
+    media = tmp_path / "media"
+    good, bad = (media / f"{name}.bundle" for name in names)
+    exported(cli, MIRROR, good)
+    changed = bytearray(good.read_bytes())
+    changed[changed.rindex(word) + 40] ^= 1
+    bad.write_bytes(changed)
+    audit = cli("bundle", "verify", media, "--key", KEY, "--json")
+    assert audit.code == 9
+    assert {problem["path"] for problem in audit.json["problems"]} == {str(bad)}
+    done = imported(cli, media, "--to", tmp_path / "to")
+    assert (done["done"]["packages"], done["problems"]) == (18, [])
+    assert verified(cli, tmp_path / "to")["problems"] == []
+    assert cli("fetch", QUERY, "-m", media, "--key", KEY, *DEBIAN, "--to", tmp_path / "out").code == 0
+
+
+def test_two_copies_with_damage_in_different_places_make_one(
+    cli: Cli, tmp_path: Path, volumes: list[Path]
+) -> None:
+    data = volumes[1].read_bytes()
+    places = [m.start() + 40 for m in re.finditer(rb"\x1f\x8b\x08", data)]
+    for path, place in ((volumes[1], places[3]), (volumes[1].with_name("copy.bundle"), places[-3])):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+    audit = cli("bundle", "verify", volumes[0].parent, "--key", KEY, "--json").json["problems"]
+    assert {problem["path"] for problem in audit} == {
+        str(volumes[1]),
+        str(volumes[1].with_name("copy.bundle")),
+    }
+    assert imported(cli, volumes[0].parent, "--to", tmp_path / "to")["problems"] == []
+    assert verified(cli, tmp_path / "to")["manifests"] == 62
+
+
+def test_a_copy_that_is_not_whole_is_named_by_an_audit(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
+    cut = volumes[1].with_name("0.bundle")
+    cut.write_bytes(volumes[1].read_bytes()[:-5000])
+    (problem,) = cli("bundle", "verify", volumes[0].parent, "--key", KEY, "--json").json["problems"]
+    assert (problem["name"], problem["what"], problem["path"]) == ("volume 2", "size-mismatch", str(cut))
+    assert imported(cli, volumes[0].parent, "--to", tmp_path / "to")["problems"] == []
+
+
+def test_the_pieces_of_a_divided_file_are_taken_from_the_right_copies(cli: Cli, tmp_path: Path) -> None:
+    node = make_node("big")
+    write_package(tmp_path / "source", node, random.Random(5).randbytes(1_000_000))
+    write_index(tmp_path / "source", node)
+    media = tmp_path / "media"
+    done = exported(cli, tmp_path / "source", media / "b.bundle", "--volume-size", "300K", "--unsigned")
+    first, second = (Path(path) for path in done["volumes"][:2])
+    for path, twin in ((first, media / "a.bundle"), (second, media / "z.bundle")):
+        shutil.copy(path, twin)
+    for path in (media / "a.bundle", second):
+        changed = bytearray(path.read_bytes())
+        changed[-100_000] ^= 1
+        path.write_bytes(changed)
+    words = ("--to", tmp_path / "to")
+    assert imported(cli, media, *words, policy=("--unsigned",))["done"]["packages"] == 1
+    audit = cli("bundle", "verify", media, "--unsigned", "--json").json["problems"]
+    assert str(media / "a.bundle") in {problem["path"] for problem in audit}
 
 
 def test_each_byte_of_a_volume_counts(cli: Cli, tmp_path: Path) -> None:
@@ -385,11 +468,11 @@ def test_a_bundle_is_a_mirror_without_unpacking(cli: Cli, tmp_path: Path) -> Non
 def test_a_package_of_a_volume_that_is_not_here_says_which(
     cli: Cli, tmp_path: Path, volumes: list[Path]
 ) -> None:
-    for volume in volumes[1:]:
+    for volume in volumes[:-1]:
         volume.unlink()
-    done = cli("fetch", "zlib", "-m", volumes[0], "--key", KEY, *DEBIAN)
+    done = cli("fetch", "zlib", "-m", volumes[-1], "--key", KEY, *DEBIAN)
     assert done.code == 8
-    assert f"of {len(volumes)} of the bundle" in done.err
+    assert f"volume 1 of {len(volumes)} of the bundle" in done.err
 
 
 def test_unpacked_with_tar_it_is_a_mirror_too(cli: Cli, tmp_path: Path, volumes: list[Path]) -> None:
@@ -429,6 +512,45 @@ def test_a_signed_bundle_needs_the_key_of_its_signer(cli: Cli, tmp_path: Path) -
     (tmp_path / "x.bundle").unlink()
     changed = cli("bundle", "verify", tmp_path / "y.bundle", "--key", KEY, "--key", public)
     assert changed.code in (6, 7)
+
+
+@pytest.mark.parametrize("harm", ["text", "signature", "frame"])
+def test_a_volume_whose_signature_is_wrong_is_a_line_of_the_report(
+    cli: Cli, tmp_path: Path, harm: str
+) -> None:
+    """The signed text of a header was changed, or what stands around it: the other volumes and bundles count."""
+    secret = pysequoia.Tsk.generate("Courier <courier@example.org>")
+    (tmp_path / "secret.pgp").write_bytes(bytes(secret))
+    (tmp_path / "courier.asc").write_text(str(secret.extract_certificate()))
+    keys = ("--key", KEY, "--key", str(tmp_path / "courier.asc"))
+    media = tmp_path / "media"
+    words = ("--volume-size", SIZE, "--sign-key", tmp_path / "secret.pgp")
+    volumes = [Path(path) for path in exported(cli, SIGNED, media / "all.bundle", *words)["volumes"]]
+    wrong = bytearray(volumes[1].read_bytes())
+    armour = wrong.index(b"-----BEGIN PGP SIGNATURE-----")
+    if harm == "text":
+        at = wrong.index(b'"id":"') + 6
+        wrong[at] = ord("1") if wrong[at] != ord("1") else ord("2")
+    elif harm == "signature":
+        at = wrong.index(b"\n\n", armour) + 40
+        wrong[at] = ord("A") if wrong[at] != ord("A") else ord("B")
+    else:
+        wrong[wrong.index(b"\n", armour)] = ord("\r")
+    volumes[1].write_bytes(wrong)
+    exported(cli, MIRROR, media / "other.bundle")
+    audit = cli("bundle", "verify", media, *keys)
+    assert (audit.code, "Traceback" in audit.err) == (9, False)
+    assert str(volumes[1]) in audit.out
+    assert "other.bundle" not in audit.out
+    done = cli("bundle", "import", media, *keys, "--to", tmp_path / "to")
+    assert done.code == 9, done.err
+    assert str(volumes[1]) in done.err
+    assert len(list((tmp_path / "to").glob("v3/manifests/spec/*/*"))) > 18
+    assert verified(cli, tmp_path / "to")["problems"] == []
+    for path in (*volumes[::2], media / "other.bundle"):
+        path.unlink()
+    assert cli("bundle", "verify", media, *keys).code == 7  # nothing is left that can be believed
+    assert cli("bundle", "import", media, *keys, "--to", tmp_path / "to").code == 7
 
 
 def test_a_selection_is_staged_and_then_carried(cli: Cli, tmp_path: Path) -> None:

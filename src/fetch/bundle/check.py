@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
-from ...errors import CachefetchError, FormatError
+from ...errors import CachefetchError, FormatError, TrustError
 from ..mirror.plan import Problem
 from ..verify.policy import check_signature
 from .examine import check_frames, check_name, check_places, check_volume, unnamed
-from .read import Bundle
+from .read import Bundle, Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ..model import Source
@@ -81,31 +82,40 @@ class BundleReport:
         }
 
 
-def check_bundle_signature(volumes: Iterable[Volume], source: Source, now: float) -> tuple[str, str]:
-    """Check the headers of volumes of one bundle under the policy of `source`.
+def believe(found: Found, source: Source, now: float) -> Found:
+    """Check the headers of the volumes of one bundle under the policy of `source`.
 
     A bundle need not be signed: its packages prove themselves. A signature that is there must be good, unless the
     policy needs none.
 
     Returns:
-        "good", "none" or "not-required", and the fingerprint or "".
+        The bundle with the volumes that fail as `refused`, and with `signature` and `key`.
 
     Raises:
-        TrustError: a signature is bad, or by a key that is not trusted.
+        TrustError: the signature of every volume is bad, or by a key that is not trusted.
     """
     from ..verify.policy import IF_PRESENT, NONE, SignaturePolicy
 
     policy = source.policy
     if policy.mode != NONE:
         policy = SignaturePolicy(IF_PRESENT, policy.pinned)
-    found: set[tuple[str, str]] = set()
-    for volume in volumes:
+    signers: set[tuple[str, str]] = set()
+    good: list[Volume] = []
+    refused: dict[str, tuple[Volume, CachefetchError]] = {}
+    for volume in found.volumes:
         what = os.path.basename(volume.path)
-        verified = check_signature(
-            policy, volume.text, source.keyring, what=what, now=now, mirror=source.mirror
-        )
-        found.add((str(verified.signature), verified.key or ""))
-    return found.pop() if len(found) == 1 else ("none", "")
+        try:
+            verified = check_signature(
+                policy, volume.text, source.keyring, what=what, now=now, mirror=source.mirror
+            )
+        except TrustError as error:
+            refused[volume.path] = volume, error
+        else:
+            good.append(volume)
+            signers.add((str(verified.signature), verified.key or ""))
+    if refused and not good:
+        raise next(error for _, error in refused.values())
+    return Found(good, found.beside, refused, *(signers.pop() if len(signers) == 1 else ("none", "")))
 
 
 def package_label(path: str) -> str:
@@ -151,9 +161,12 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
     problems = []
     for number, labels in needed.items():
         text = bundle.volume_text((number,))
-        if have is not None and not labels and number not in {**bundle.short, **bundle.cut}:
+        if have is not None and not labels and number not in {**bundle.short, **bundle.cut, **bundle.refused}:
             continue  # a volume that is damaged is named even so
-        if number in bundle.short:
+        if number in bundle.refused:
+            path, why = bundle.refused[number]
+            message, what = f"{path} is {text} and not believed: {why.message}", why.code
+        elif number in bundle.short:
             path = bundle.short[number].path
             message, what = f"{path} is {text} and not whole: copy it again", "size-mismatch"
         elif number in bundle.cut:
@@ -170,28 +183,30 @@ def lost_volumes(bundle: Bundle, have: Callable[[str], bool] | None = None) -> l
     return problems
 
 
-def check_bundle(volumes: Sequence[Volume], source: Source, now: float) -> BundleReport:
-    """Audit the volumes of one bundle.
+def check_bundle(found: Found, source: Source, now: float) -> BundleReport:
+    """Audit the volumes of one bundle, those beside the named ones too, and of each volume every copy.
 
     Raises:
-        TrustError: see `check_bundle_signature`.
+        TrustError: see `believe`.
     """
-    signature, key = check_bundle_signature(volumes, source, now)
+    found = believe(Found(found.all()), source, now)
     try:
-        bundle = Bundle(volumes)
+        every = Bundle(found.volumes, (), found.refused)
     except (FormatError, OSError) as error:  # no list can be read, or volumes contradict each other
-        return unreadable_bundle(volumes[0], error)
-    problems = lost_volumes(bundle)
+        return unreadable_bundle(found.volumes[0], error)
+    bundle, problems = every.alone(), lost_volumes(every)
+    problems += [_short_copy(every, volume) for volume in every.short_copies]
     here = [entry for entry in bundle.contents.entries if bundle.volumes and not bundle.lacking(entry)]
     named: set[str] = set()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        problems += [
-            one for found in pool.map(partial(_check_volume, bundle), bundle.volumes) for one in found
-        ]
-        for found, blobs in pool.map(partial(_check_entry, bundle), here):
-            problems += found
+        problems += chain.from_iterable(pool.map(partial(_check_volume, bundle), bundle.volumes))
+        for wrong, blobs in pool.map(partial(_check_entry, bundle), here):
+            problems += wrong
             named |= blobs
-    problems += [_problem("list", bundle.name, what) for what in check_places(bundle.contents)]
+        for number, copies in every.copies.items():
+            for volume in copies:
+                problems += _check_copy(every.alone({number: volume}), number, here, pool)
+    problems += list_problems(bundle)
     if not problems:  # else the manifest that names a blob may be the damaged one
         problems += [
             _problem(path, bundle.name, f"no manifest names {path}") for path in unnamed(bundle, named)
@@ -204,20 +219,41 @@ def check_bundle(volumes: Sequence[Volume], source: Source, now: float) -> Bundl
         len(packages_of(bundle)),
         len(here),
         sum(entry.file.size for entry in here),
-        signature,
-        key,
+        found.signature,
+        found.key,
         tuple(problems),
     )
 
 
-def unreadable_bundle(volume: Volume, error: FormatError | OSError) -> BundleReport:
+def list_problems(bundle: Bundle) -> list[Problem]:
+    """Return a problem for each contradiction in the list of a bundle, as an audit tells it."""
+    return [_problem("list", bundle.name, what) for what in check_places(bundle.contents)]
+
+
+def _check_copy(
+    bundle: Bundle, number: int, here: Sequence[Entry], pool: ThreadPoolExecutor
+) -> Iterator[Problem]:
+    """Yield what is wrong with a further copy of a volume, which `bundle` reads in place of the first."""
+    yield from _check_volume(bundle, number)
+    inside = [entry for entry in here if {0, number} & {piece.volume for piece in entry.pieces}]
+    for found, _ in pool.map(partial(_check_entry, bundle, only=number), inside):
+        yield from found
+
+
+def _short_copy(bundle: Bundle, volume: Volume) -> Problem:
+    number = volume.header.volume
+    message = f"{volume.path} is a copy of {bundle.volume_text((number,))} and not whole: copy it again"
+    return Problem("", f"volume {number}", "size-mismatch", message, (), volume.path)
+
+
+def unreadable_bundle(volume: Volume, error: CachefetchError | OSError) -> BundleReport:
     """Return the report of a bundle of which nothing but headers can be read."""
     code, message = _told(error)
     problem = Problem("", os.path.basename(volume.path), code, message, (), volume.path)
     return BundleReport(volume.header.id, "", {}, volume.header.volumes, 0, 0, 0, "none", "", (problem,))
 
 
-def unreadable_volumes(found: Mapping[str, FormatError]) -> list[Problem]:
+def unreadable_volumes(found: Mapping[str, CachefetchError]) -> list[Problem]:
     """Return a problem for each file that has the name or the mark of a volume, and cannot be read as one."""
     return [
         Problem("", os.path.basename(path), error.code, f"{error.message}: copy it again", (), path)
@@ -225,7 +261,7 @@ def unreadable_volumes(found: Mapping[str, FormatError]) -> list[Problem]:
     ]
 
 
-def unreadable_files(found: Mapping[str, FormatError]) -> BundleReport:
+def unreadable_files(found: Mapping[str, CachefetchError]) -> BundleReport:
     """Return the report of files that do not even tell which bundle they are of."""
     return BundleReport("", "", {}, 0, 0, 0, 0, "none", "", tuple(unreadable_volumes(found)))
 
@@ -239,15 +275,15 @@ def _check_volume(bundle: Bundle, number: int) -> list[Problem]:
     return [_problem(f"volume {number}", volume.path, what) for what in found]
 
 
-def _check_entry(bundle: Bundle, entry: Entry) -> tuple[list[Problem], set[str]]:
-    """Check a file wherever it stands; return the problems, and the paths of the blobs that it names."""
+def _check_entry(bundle: Bundle, entry: Entry, *, only: int = 0) -> tuple[list[Problem], set[str]]:
+    """Check a file wherever it stands, or in `only` one volume; return the problems, and the blobs that it names."""
     file, numbers = entry.file, {piece.volume for piece in entry.pieces}
     label = package_label(file.path) or file.path.rpartition("/")[2]
     problems = []
     # Files of all volumes are in each: they are read from every one of them.
-    for number in sorted(bundle.volumes if 0 in numbers else numbers):
+    for number in [only] if only else sorted(bundle.volumes if 0 in numbers else numbers):
         place = bundle.volumes[number].path
-        if 0 in numbers or number == min(numbers):
+        if 0 in numbers or number == (only or min(numbers)):
             problems += [
                 Problem("", label, what, f"{place}: {message}", (), place)
                 for what, message in _check_contents(bundle, entry, number if 0 in numbers else 0)
@@ -255,7 +291,7 @@ def _check_entry(bundle: Bundle, entry: Entry) -> tuple[list[Problem], set[str]]
         with suppress(OSError):  # told of the contents
             found = list(check_frames(entry, bundle.volumes[number]))
             problems += [_problem(label, place, what) for what in found]
-    if problems:
+    if problems or only:
         return problems, set()
     try:
         return [], {ref.path for ref in check_name(bundle, entry)}

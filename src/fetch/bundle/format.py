@@ -22,7 +22,7 @@ from ...resolver.index.readers.manifest import blob_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 SCHEMA = "cachefetch/bundle/1"
@@ -289,34 +289,43 @@ def read_list(data: bytes, header: Header, *, what: str) -> Contents:
     if len(data) != header.list_size or hashlib.sha256(data).hexdigest() != header.id:
         raise _damaged(what, "its list of files does not have the digest that its header says")
     try:
-        document = json.loads(data)
+        document = _object(data, "schema", "since", "data", "files")
         if document["schema"] != SCHEMA:
-            raise ValueError(f"it is of the format {document['schema']!r:.40}")
-        sizes = tuple(_number(size) for size in document["data"])
-        entries = tuple(_entry(raw, len(sizes)) for raw in document["files"])
+            raise ValueError(f"it is of the format {_shown(document['schema'])}")
+        sizes = tuple(map(_number, _items(document["data"], '"data"')))
+        entries = tuple(_entry(raw, len(sizes)) for raw in _items(document["files"], '"files"'))
         since = document["since"]
         if since != "":
             _require_digest(since)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(what, f"its list of files cannot be read: {error!r:.200}") from None
+    except ValueError as error:
+        raise _damaged(what, f"its list of files cannot be read: {error}") from None
     if len(sizes) != header.volumes:
         raise _damaged(what, "its list and its header tell different numbers of volumes")
     return Contents(entries, sizes, since)
 
 
 def _entry(raw: Any, volumes: int) -> Entry:
+    if not isinstance(raw, list) or len(raw) < 4:
+        raise ValueError(f"{_shown(raw)} is no entry of path, size, digest and places")
     path, size, sha256, places, *package = raw
-    if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/") or "\\" in path:
-        raise ValueError(f"{path!r:.80} is not a path below a mirror")
+    if (
+        not isinstance(path, str)
+        or path.startswith("/")
+        or {"..", "."} & set(path.split("/"))
+        or "\\" in path
+    ):
+        raise ValueError(f"{_shown(path)} is not a path below a mirror")
+    if not path.isprintable():
+        raise ValueError(f"{_shown(path)} holds what no path of a mirror does")
     if path.startswith(_BLOBS):
         sha256 = path.rpartition("/")[2]
         _require_digest(sha256)
         if blob_path(sha256) != path:
-            raise ValueError(f"{path!r:.80} is not the path of a blob")
+            raise ValueError(f"{_shown(path)} is not the path of a blob")
     elif not path.startswith("v3/"):
-        raise ValueError(f"{path!r:.80} is not a file of a mirror of layout 3")
+        raise ValueError(f"{_shown(path)} is not a file of a mirror of layout 3")
     _require_digest(sha256)
-    pieces = tuple(Piece(*map(_number, place)) for place in places)
+    pieces = tuple(_piece(path, place) for place in _items(places, f"what tells the places of {path}"))
     if sum(piece.length for piece in pieces) != _number(size) or not pieces:
         raise ValueError(f"the pieces of {path} are not all of it")
     if any(piece.volume > volumes for piece in pieces):
@@ -326,7 +335,40 @@ def _entry(raw: Any, volumes: int) -> Entry:
     return Entry(File(path, size, sha256, *package), pieces)
 
 
+def _piece(path: str, place: Any) -> Piece:
+    if not isinstance(place, list) or len(place) != 3:
+        raise ValueError(f"{_shown(place)} is no place of {path}: volume, offset and length")
+    return Piece(*map(_number, place))
+
+
+def _object(data: bytes, *names: str) -> dict[str, Any]:
+    """Return a JSON object that has members of these names. Raises ValueError, whose text says what is wrong."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    if lacking := [name for name in names if name not in document]:
+        raise ValueError(f'it has no "{lacking[0]}"')
+    return document
+
+
+def _items(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is no list")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it stands in the document, not too long."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _require_digest(value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{_shown(value)} is no sha256")
     try:
         blob_path(value)
     except FormatError as error:
@@ -335,7 +377,7 @@ def _require_digest(value: Any) -> None:
 
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise ValueError(f"{value!r:.40} is not a size")
+        raise ValueError(f"{_shown(value)} is not a size")
     return value
 
 
@@ -354,18 +396,19 @@ def header_text(header: Header) -> bytes:
 def read_header(text: bytes, *, what: str) -> Header:
     """Return the header of a volume from its text without signature. Raises FormatError."""
     try:
-        document: Mapping[str, Any] = json.loads(text)
+        document = _object(text, "schema")
         if document["schema"] != SCHEMA:
             raise FormatError(
-                f"{what} is a bundle of the format {document['schema']!r:.40}; this cachefetch reads {SCHEMA}",
+                f"{what} is a bundle of the format {_shown(document['schema'])}; this cachefetch reads {SCHEMA}",
                 hint="update cachefetch",
                 context={"file": what},
             )
+        document = _object(text, "id", "list_size", "volume", "volumes")
         id_ = document["id"]
-        blob_path(id_)
+        _require_digest(id_)
         size, volume, volumes = (_number(document[key]) for key in ("list_size", "volume", "volumes"))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(what, f"its header cannot be read: {error!r:.100}") from None
+    except ValueError as error:
+        raise _damaged(what, f"its header cannot be read: {error}") from None
     if not 1 <= volume <= volumes or size > MAX_LIST_SIZE:
         raise _damaged(what, "its header tells an impossible number of volumes, or size of the list")
     return Header(id_, size, volume, volumes)

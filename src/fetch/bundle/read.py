@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
+from itertools import chain, islice, product
 
-from ...errors import FormatError, MirrorError, NotFoundError, UsageError
+from ...errors import FormatError, MirrorError, NotFoundError, TrustError, UsageError
 from ...regular import open_regular
 from ..verify.openpgp import is_signed, split_cleartext
 from .format import (
@@ -29,9 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping, Sequence
     from typing import BinaryIO
 
+    from ...errors import CachefetchError
     from .format import Contents, Entry
 
 SCHEME = "bundle://"
+#: Ways to put a divided file together from copies of its volumes that are tried.
+_MOST_CHOICES = 64
 _CHUNK = 1 << 20
 
 
@@ -56,14 +63,25 @@ class Bundle:
             volume is read from one of them when none is whole.
         cut: paths of missing volumes of which a file is here that does not even tell what it is, by number.
         beside: paths of missing volumes that lie beside the others and are not to be used, by number.
+        refused: missing volumes of which a file is here that must not be believed, by number: path, and why.
+        copies: further files of the volumes that are here, by number. A file of the mirror is read from the copy that
+            has it right.
+        short_copies: files that are not whole, of volumes that are in `volumes` or `short`.
     """
 
-    def __init__(self, volumes: Sequence[Volume], beside: Sequence[Volume] = ()) -> None:
+    def __init__(
+        self,
+        volumes: Sequence[Volume],
+        beside: Sequence[Volume] = (),
+        refused: Mapping[str, tuple[Volume, CachefetchError]] | None = None,
+    ) -> None:
         first, contents = _first_list(volumes)
         self.header = first.header
         self.contents: Contents = contents
         self.volumes: dict[int, Volume] = {}
         self.short: dict[int, Volume] = {}
+        self.copies: dict[int, list[Volume]] = {}
+        self.short_copies: list[Volume] = []
         for volume in volumes:
             number = volume.header.volume
             if volume.header.volumes != self.header.volumes:
@@ -73,13 +91,29 @@ class Bundle:
                     context={"file": volume.path},
                 )
             whole = os.path.getsize(volume.path) == volume_bytes(self.contents, number, volume.data_start)
-            (self.volumes if whole else self.short).setdefault(number, volume)
+            if whole and number in self.volumes:
+                self.copies.setdefault(number, []).append(volume)
+            elif whole:
+                self.volumes[number] = volume
+            elif number in self.short:
+                self.short_copies.append(volume)
+            else:
+                self.short[number] = volume
+        self.short_copies += [self.short.pop(number) for number in {*self.short} & {*self.volumes}]
         known = {**self.short, **self.volumes}
+        self.refused = {
+            volume.header.volume: (path, why)
+            for path, (volume, why) in (refused or {}).items()
+            if volume.header.volume not in known
+        }
         unused = {volume.header.volume: volume.path for volume in beside}
         self.beside = {number: path for number, path in unused.items() if number not in known}
-        cut = _cut(self.header.volumes, next(iter(known.values())).path, {*known, *self.beside})
+        cut = _cut(
+            self.header.volumes, next(iter(known.values())).path, {*known, *self.beside, *self.refused}
+        )
         self.cut: dict[int, str] = cut
         self._preferred = volumes[0].header.volume
+        self._common: Volume | None = None
         self._entries: Mapping[str, Entry] = {entry.file.path: entry for entry in self.contents.entries}
 
     @property
@@ -140,12 +174,40 @@ class Bundle:
 
         The digest is the caller's to check. Raises FormatError, OSError.
         """
+        place = self._right_copies(entry) if self.copies and not volume else self
         start = 0
         for number, piece in enumerate(entry.pieces):
             skip = min(max(0, offset - start), piece.length)
             if skip < piece.length:
-                yield from self.piece(entry, number, skip, volume=volume)
+                yield from place.piece(entry, number, skip, volume=volume)
             start += piece.length
+
+    def alone(self, chosen: Mapping[int, Volume] | None = None) -> Bundle:
+        """Return this bundle with one file a volume: those of `chosen` (0: for what stands in all), else the first."""
+        one = copy(self)
+        one.volumes = {**self.volumes, **(chosen or {})}
+        one._common = one.volumes.pop(0, None)
+        one.copies = {}
+        return one
+
+    def _right_copies(self, entry: Entry) -> Bundle:
+        """Return this bundle with the copies from which a file has its digest; with the first ones where none has."""
+        numbers = sorted({piece.volume for piece in entry.pieces})
+        files = [
+            [volume, *self.copies.get(number, ())]
+            if (volume := self.volumes.get(number))
+            else [*self.volumes.values(), *chain.from_iterable(self.copies.values())]
+            for number in numbers
+        ]
+        for choice in islice(product(*files), _MOST_CHOICES):
+            found = self.alone(dict(zip(numbers, choice, strict=True)))
+            digest = hashlib.sha256()
+            with suppress(FormatError, OSError):
+                for data in found.chunks(entry):
+                    digest.update(data)
+                if digest.hexdigest() == entry.file.sha256:
+                    return found
+        return self.alone()
 
     def piece(
         self, entry: Entry, number: int, skip: int = 0, *, volume: int = 0
@@ -165,6 +227,8 @@ class Bundle:
 
     def _volume(self, number: int) -> Volume:
         """Return a volume that is here; 0 stands for any: a whole one before others, and the first that was named."""
+        if not number and self._common is not None:
+            return self._common
         here = self.volumes if number or self.volumes else self.short
         return here[number or (self._preferred if self._preferred in here else min(here))]
 
@@ -185,10 +249,16 @@ def _cut(of: int, path: str, known: Collection[int]) -> dict[int, str]:
 
 @dataclass(slots=True)
 class Found:
-    """A bundle that was found: the volumes of it that were named, and those that lie beside them."""
+    """A bundle that was found: the volumes that were named, those beside them, and (by path) those not to be believed.
+
+    `signature` is "good", "none" or "not-required", `key` the fingerprint or "", once that was looked at (`believe`).
+    """
 
     volumes: list[Volume] = field(default_factory=list)
     beside: list[Volume] = field(default_factory=list)
+    refused: dict[str, tuple[Volume, CachefetchError]] = field(default_factory=dict)
+    signature: str = ""
+    key: str = ""
 
     @property
     def id(self) -> str:
@@ -224,7 +294,7 @@ def open_bundle(location: str) -> Bundle:
     return Bundle(found[0].all())
 
 
-def find_bundles(location: str) -> tuple[list[Found], dict[str, FormatError]]:
+def find_bundles(location: str) -> tuple[list[Found], dict[str, CachefetchError]]:
     """Return every bundle in a directory, or the one that a file belongs to, and the volumes that cannot be read.
 
     A file that cannot be read counts as a volume when its name or its first bytes say so: path -> why.
@@ -237,7 +307,7 @@ def find_bundles(location: str) -> tuple[list[Found], dict[str, FormatError]]:
     whole = os.path.isdir(path)
     directory = path if whole else os.path.dirname(path)
     groups: dict[str, Found] = {}
-    unreadable: dict[str, FormatError] = {}
+    unreadable: dict[str, CachefetchError] = {}
     try:
         if not whole:
             _add_named(path, groups, unreadable)
@@ -271,11 +341,11 @@ def find_bundles(location: str) -> tuple[list[Found], dict[str, FormatError]]:
     return list(groups.values()), unreadable
 
 
-def _add_named(path: str, groups: dict[str, Found], unreadable: dict[str, FormatError]) -> None:
+def _add_named(path: str, groups: dict[str, Found], unreadable: dict[str, CachefetchError]) -> None:
     """Read a file that was named. Raises FormatError where it is nothing like a volume, OSError."""
     try:
         volume = read_volume(path)
-    except FormatError as error:
+    except (FormatError, TrustError) as error:
         if not path.endswith(SUFFIX) and not is_volume(path):
             raise
         unreadable[path] = error
@@ -295,7 +365,7 @@ def is_volume(path: str) -> bool:
 
 
 def read_volume(path: str) -> Volume:
-    """Read the header of a volume. Raises FormatError, OSError."""
+    """Read the header of a volume. Raises FormatError, OSError; TrustError where a signature is no whole one."""
     with open_regular(path) as file:
         size = read_member_header(_exactly(file, BLOCK, path), HEADER_NAME, what=path)
         if size > MAX_HEADER_SIZE:
@@ -311,10 +381,10 @@ def read_volume(path: str) -> Volume:
     return Volume(path, header, text, start)
 
 
-def _volume_or_why(path: str) -> Volume | FormatError:
+def _volume_or_why(path: str) -> Volume | CachefetchError:
     try:
         return read_volume(path)
-    except FormatError as error:
+    except (FormatError, TrustError) as error:
         return error
     except OSError as error:
         return FormatError(f"{path} cannot be read: {error.strerror}", context={"path": path})

@@ -13,7 +13,7 @@ from ..mirror.destination import list_manifests
 from ..mirror.inventory import stem_of
 from ..mirror.plan import Problem
 from ..store import files
-from .check import lost_volumes, packages_of
+from .check import list_problems, lost_volumes, packages_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Taking:
         return files.size_or_none(os.path.join(self.to.mirror, entry.file.path)) == entry.file.size
 
     def problems(self) -> list[Problem]:
-        """Return what is lost: volumes that are needed, and packages that the baseline should have brought."""
+        """Return what is lost (volumes that are needed, packages of the baseline), and what the list contradicts."""
         there = set(list_manifests(self.to.mirror).values())
         found = lost_volumes(self.bundle, there.__contains__)
         for one in self._all:
@@ -69,7 +69,7 @@ class Taking:
             if since:
                 message += f": import the bundle {since[:12]} first, which this one continues"
             found.append(Problem(one.hash, one.name, "not-in-bundle", message))
-        return found
+        return [*found, *list_problems(self.bundle)]
 
     def gather(self) -> None:
         """Keep the pieces of divided files that are here; a file whose last piece came is made whole.

@@ -19,6 +19,7 @@ from ...resolver.index.readers.manifest import (
 )
 from ..mirror.destination import list_manifests, list_other_manifests
 from ..mirror.plan import Problem
+from ..mirror.records import Records, record_node
 from ..store import files as store_files
 from ..verify.openpgp import is_signed, split_cleartext
 from .format import (
@@ -37,6 +38,7 @@ from .format import (
     volume_bytes,
     volume_names,
 )
+from .order import dependencies_first
 from .read import read_volume
 
 TYPE_CHECKING = False
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 
     from ...resolver.index.readers.manifest import BlobRef
     from .format import Contents
+
+    #: Path and bytes of a manifest, and the blobs that it names.
+    _Waiting = tuple[str, bytes, tuple[BlobRef, ...]]
 
     #: Returns a text clear-signed.
     Sign = Callable[[bytes], bytes]
@@ -78,12 +83,13 @@ def short_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def survey(mirror: str, baseline: Collection[str] = ()) -> Packing:
+def survey(mirror: str, baseline: Collection[str] = (), *, divided: bool = False) -> Packing:
     """Return what a bundle of the mirror directory holds.
 
     Args:
         mirror: a directory of layout 3.
         baseline: `short_digest` of the manifests that the other side has; these and their blobs stay out.
+        divided: there may be several volumes: what others need comes first. In one volume the order is that of names.
 
     Raises:
         FormatError: there is no index, or a document of the mirror itself is damaged.
@@ -91,7 +97,7 @@ def survey(mirror: str, baseline: Collection[str] = ()) -> Packing:
     """
     common = _common(mirror)
     known: set[str] = {file.path for file in common}
-    waiting: list[tuple[str, bytes, tuple[BlobRef, ...]]] = []
+    waiting: list[_Waiting] = []
     problems: list[Problem] = []
     left = 0
     for stem, path in sorted(list_manifests(mirror).items(), key=lambda item: item[1]):
@@ -108,18 +114,43 @@ def survey(mirror: str, baseline: Collection[str] = ()) -> Packing:
             known.update(blob.path for blob in blobs)
         else:
             waiting.append((path, data, blobs))
+    if divided:
+        waiting = _dependencies_first(mirror, waiting)
     packages = []
     for path, data, blobs in waiting:
         if lost := [blob for blob in blobs if _size(mirror, blob.path) != blob.size]:
             message = f"the blob {lost[0].path} of {path} is missing or of another size"
-            stem = path.rpartition("/")[2]
-            hash_ = stem.removesuffix(".spec.manifest.json")[-32:]
-            problems.append(Problem(hash_, path.split("/")[-2], "not-found", message, (), lost[0].path))
+            problems.append(
+                Problem(_hash_of(path), path.split("/")[-2], "not-found", message, (), lost[0].path)
+            )
             continue
         mine = [File(blob.path, blob.size, blob.sha256) for blob in blobs if blob.path not in known]
         known.update(file.path for file in mine)
         packages.append((*_unique(mine), _file(path, data)))
     return Packing(common, tuple(packages), left, tuple(problems))
+
+
+def _hash_of(path: str) -> str:
+    return path.removesuffix(".spec.manifest.json")[-32:]
+
+
+def _dependencies_first(mirror: str, waiting: list[_Waiting]) -> list[_Waiting]:
+    """Return packages in the order that the index of the mirror tells; as they are where it cannot be read."""
+    try:
+        index = parse_manifest(_read(mirror, INDEX_MANIFEST), what=INDEX_MANIFEST).index()
+        records = Records(_read(mirror, index.path))
+    except FormatError:
+        return waiting
+
+    def needed_by(hash_: str) -> list[str]:
+        try:
+            node = record_node(records.text(hash_), hash_, records.specfile)
+        except FormatError:
+            return []
+        return [edge.hash for edge in node.closure_edges()] if node.external is None else []
+
+    by_hash = {_hash_of(one[0]): one for one in waiting}
+    return [by_hash[hash_] for hash_ in dependencies_first([*by_hash], needed_by)]
 
 
 def _unique(found: Iterable[File]) -> list[File]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import re
 import tarfile
 
 import pytest
@@ -134,10 +136,77 @@ def test_a_list_that_is_not_the_signed_one_is_refused() -> None:
         read_list(text + b" ", Header(hashlib.sha256(text).hexdigest(), len(text), 1, 1), what="x")
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema":"other/1"}', b"[" * 9999])
+FILE = ["v3/layout.json", 5, "0" * 64, [[0, 512, 5]]]
+LISTS: list[object] = [
+    None,
+    [],
+    5,
+    {},
+    {"schema": 1},
+    {"data": 7},
+    {"data": None},
+    {"data": [None]},
+    {"data": [-1]},
+    {"data": [True]},
+    {"data": [10**30]},
+    {"since": None},
+    {"since": 5},
+    {"since": "abc"},
+    {"files": {}},
+    {"files": [5]},
+    {"files": ["abcd"]},
+    {"files": [[]]},
+    {"files": [[None, *FILE[1:]]]},
+    {"files": [["v3/../x", *FILE[1:]]]},
+    {"files": [["v3/\ud800", *FILE[1:]]]},
+    {"files": [["v3/a\nb", *FILE[1:]]]},
+    {"files": [["blobs/sha256/00/x", *FILE[1:]]]},
+    {"files": [[FILE[0], None, *FILE[2:]]]},
+    {"files": [[*FILE[:2], None, FILE[3]]]},
+    {"files": [[*FILE[:3], None]]},
+    {"files": [[*FILE[:3], [5]]]},
+    {"files": [[*FILE[:3], [[0, 1]]]]},
+    {"files": [[*FILE[:3], [[0, "1", 5]]]]},
+    {"files": [[*FILE[:3], []]]},
+    {"files": [[*FILE, 5]]},
+    {"files": [[*FILE, "a", "b"]]},
+]
+
+
+@pytest.mark.parametrize("change", LISTS, ids=str)
+def test_what_is_wrong_with_a_list_is_told_in_a_sentence(change: object) -> None:
+    right = {"schema": "cachefetch/bundle/1", "since": "", "data": [2048], "files": [FILE]}
+    document = {**right, **change} if isinstance(change, dict) and change else change
+    text = json.dumps(document).encode()
+    header = Header(hashlib.sha256(text).hexdigest(), len(text), 1, 1)
+    with pytest.raises(FormatError) as caught:
+        read_list(text, header, what="x.bundle")
+    told = caught.value.message
+    assert told.startswith("x.bundle is damaged: its list of files cannot be read: ")
+    assert not re.search(r"Error\(|None|True|\bindices\b|\bobject is\b|int\b", told), told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"5",
+        b"null",
+        b'{"schema":"other/1"}',
+        b"[" * 9999,
+        b"\xff",
+        *(
+            b'{"schema":"cachefetch/bundle/1"%s}' % more
+            for more in (b"", b',"id":5', b',"id":null,"list_size":1,"volume":1,"volumes":1')
+        ),
+    ],
+)
 def test_a_header_that_is_none_is_refused(text: bytes) -> None:
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError) as caught:
         read_header(text, what="x")
+    assert not re.search(r"Error\(|None|object is", caught.value.message)
 
 
 @pytest.mark.parametrize(
