@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from anyio import to_thread
-
 from ..errors import FormatError
+from . import aio
 from .transports import redact
 
 TYPE_CHECKING = False
@@ -30,7 +29,7 @@ class Asking:
 
     async def run(self, work: Callable[..., None], *args: object) -> None:
         """Do blocking work on the store."""
-        await to_thread.run_sync(work, *args)
+        await aio.to_thread.run_sync(work, *args)
 
     async def document(self, url: str, limit: int) -> bytes:
         """Read a small text of at most `limit` bytes."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-import anyio
-from anyio import to_thread
-
 from ..errors import CachefetchError, NetworkError
-from . import present
+from . import aio, present
 from .adopt import adopt as take_in
 from .events import Finished, Planned, Reporter
 from .failures import SOURCE_ERRORS, for_run, unique
@@ -142,7 +139,7 @@ async def _look(session: Session, wanted: Sequence[Wanted]) -> tuple[Lock | Leas
             using.release()
             raise
 
-    while (found := await to_thread.run_sync(look)) is None:
+    while (found := await aio.to_thread.run_sync(look)) is None:
         await session.clockwork.sleep(session.limits.lock_poll_s)
     return found
 
@@ -156,7 +153,7 @@ async def _fetch(
 ) -> Receipt:
     store = session.store
     if all(known):
-        return await to_thread.run_sync(
+        return await aio.to_thread.run_sync(
             present.receipt, store, cast("list[Present]", known), to, session.reporter
         )
     absent = [one for one, here in zip(wanted, known, strict=True) if here is None]
@@ -168,12 +165,12 @@ async def _fetch(
         nonlocal adopted
         packages = await _prove_all(session, absent)
         if adopt is not None:
-            made = await to_thread.run_sync(_plan_now, session, packages)
-            adopted = await to_thread.run_sync(take_in, session.store, made, adopt)
+            made = await aio.to_thread.run_sync(_plan_now, session, packages)
+            adopted = await aio.to_thread.run_sync(take_in, session.store, made, adopt)
         await _plan(session, packages, to, here)
         delivered = await _deliver_all(session, packages)
-        items = await to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
-        await to_thread.run_sync(present.note, store, absent, [one.package for one in delivered])
+        items = await aio.to_thread.run_sync(lambda: [_item(session, one, to) for one in delivered])
+        await aio.to_thread.run_sync(present.note, store, absent, [one.package for one in delivered])
         return delivered, items
 
     try:
@@ -203,7 +200,7 @@ async def plan_items(
 
     async def work() -> FetchPlan:
         packages = await _prove_all(session, wanted)
-        return await to_thread.run_sync(_plan_now, session, packages)
+        return await aio.to_thread.run_sync(_plan_now, session, packages)
 
     return await _in_time(session, work)
 
@@ -232,8 +229,8 @@ async def _in_time(session: Session, work: Callable[[], Awaitable[T]]) -> T:
     """Do `work` before the deadline, and hand over the events of its worker threads meanwhile."""
     limit = session.limits.deadline_s or None
     error: CachefetchError | None = None
-    with anyio.move_on_after(limit):
-        async with anyio.create_task_group() as group:
+    with aio.move_on_after(limit):
+        async with aio.create_task_group() as group:
             group.start_soon(session.keep_draining)
             try:
                 return await work()
@@ -268,10 +265,10 @@ async def _plan(
     session: Session, packages: Sequence[VerifiedPackage], to: str | None, here: Sequence[Present]
 ) -> None:
     """Plan, tell it, and refuse what does not fit on the disk before the first payload byte."""
-    made = await to_thread.run_sync(_plan_now, session, packages)
+    made = await aio.to_thread.run_sync(_plan_now, session, packages)
     session.emit(Planned(0, len(made.steps) + len(here), made.reused + len(here), made.get_bytes))
     sizes = {one.sha256: one.size for one in here}
-    await to_thread.run_sync(_require_space, session.store, made, to, sizes)
+    await aio.to_thread.run_sync(_require_space, session.store, made, to, sizes)
 
 
 def _plan_now(session: Session, packages: Sequence[VerifiedPackage]) -> FetchPlan:
@@ -347,7 +344,7 @@ async def _each(
             fatal.append(error)
             group.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as group:
+    async with aio.create_task_group() as group:
         for number, thing in enumerate(things):
             if number not in results:
                 group.start_soon(run, number, thing)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anyio import to_thread
-
 from ..errors import FormatError, NotFoundError
-from . import images, layout2
+from . import aio, images, layout2
 from .asking import Asking
 from .events import Verified, Warned
 from .failures import SOURCE_ERRORS, caveats, for_package
@@ -58,7 +56,7 @@ async def _prove_locked(session: Session, wanted: Wanted, transfer: int) -> Veri
     if package is None:
         if session.offline:  # why the store's own copy does not do is then the better answer
             ours: list[Failure] = []
-            await to_thread.run_sync(stored, session, wanted, ours)
+            await aio.to_thread.run_sync(stored, session, wanted, ours)
             failures = ours + failures
         raise for_package(wanted, failures)
     return package

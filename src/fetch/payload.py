@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
-from anyio import to_thread
-
 from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
+from . import aio
 from .events import Reused, Started, Stored, Waiting, Warned
 from .failures import caveats, for_package
 from .layouts import V2, payload_url
@@ -187,7 +186,7 @@ class Payload:
         """Bring the rest of the part; return the Content-Encoding that the server applied, or ""."""
         if part.offset == part.size:
             part.resumed = True
-            await to_thread.run_sync(part.commit_if_right)
+            await aio.to_thread.run_sync(part.commit_if_right)
             return ""
         if await self._shared(part, source, url) or await self._in_ranges(part, transport, source, url):
             return ""
@@ -207,7 +206,7 @@ class Payload:
         """Take over the bytes of a file without copying them, where its file system can, and prove what came."""
         if part.offset or scheme_of(url) != "file" or self.session.limits.rate_bytes_per_s:
             return False
-        if not await to_thread.run_sync(part.share, local_path(url)):
+        if not await aio.to_thread.run_sync(part.share, local_path(url)):
             return False
         self.started(part, source.mirror)
 

@@ -12,10 +12,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 
-import anyio
-from anyio import to_thread
-
-from ..errors import CachefetchError, FormatError
+from ..errors import FormatError
 from .asking import Asking
 from .events import Started, Stored, Verified
 from .failures import SOURCE_ERRORS, caveats
@@ -27,6 +24,7 @@ from .session import Small
 from .store.batch import Batches
 from .transports import host_of, redact, scheme_of
 from .transports.errand import Ask, HandedBack, asked, run_without_requests
+from .transports.threads import Crew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from .store.locks import Lock
     from .transports import Head, Transport
     from .transports.errand import Errand
+    from .transports.threads import Abort
 
 
 async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int, VerifiedPackage]:
@@ -90,8 +89,7 @@ async def _storing(session: Session) -> AsyncIterator[Batches]:
     try:
         yield batches
     finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(batches.finish)
+        await session.to_the_end(batches.finish)
         session.drain()
     batches.check()
 
@@ -99,32 +97,35 @@ async def _storing(session: Session) -> AsyncIterator[Batches]:
 async def run(
     session: Session, made: Sequence[tuple[Source, Callable[[], Errand]]], width: int, *, long: bool = False
 ) -> None:
-    """Run errands, those at one host together; see `Transport.run_errands`."""
+    """Run errands in worker threads, those at one host together; see `Transport.run_errands`."""
     hosts: dict[tuple[str, str], list[tuple[Source, Callable[[], Errand]]]] = {}
     for source, make in made:
         hosts.setdefault((scheme_of(source.url), host_of(source.url)), []).append((source, make))
-    fatal: list[CachefetchError] = []
 
-    async def one(some: list[tuple[Source, Callable[[], Errand]]]) -> None:
+    def one(some: list[tuple[Source, Callable[[], Errand]]], abort: Abort) -> None:
         source = some[0][0]
         errands = (make() for _, make in some)
         try:
             transport = _transport(session, source)
             if transport is None:
-                await to_thread.run_sync(run_without_requests, errands)
+                run_without_requests(errands)
             else:
-                await transport.run_errands(source.url, errands, max(1, width // len(hosts)), long=long)
+                share = max(1, width // len(hosts))
+                transport.run_errands(abort, source.url, errands, share, long=long)
         except SOURCE_ERRORS:
             pass  # of the URL or the certificates: the general way says it for each package
-        except CachefetchError as error:
-            fatal.append(error)
-            group.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        for some in hosts.values():
-            group.start_soon(one, some)
-    if fatal:
-        raise fatal[0]
+    def all_hosts(abort: Abort) -> None:
+        first, *others = hosts.values()
+        if not others:
+            one(first, abort)
+            return
+        with Crew(abort) as crew:
+            for some in hosts.values():
+                crew.start(partial(one, some))
+
+    if hosts:
+        await session.in_thread(all_hosts)
 
 
 def _transport(session: Session, source: Source) -> Transport | None:

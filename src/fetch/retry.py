@@ -6,9 +6,8 @@ import random
 import time
 from dataclasses import dataclass
 
-import anyio
-
 from ..errors import CachefetchError, NetworkError
+from . import aio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     import tenacity
 
     from .limits import Limits
+
+
+async def _sleep(seconds: float) -> None:
+    await aio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Clockwork:
 
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    sleep: Callable[[float], Awaitable[None]] = _sleep
     random: Callable[[], float] = random.random
 
 

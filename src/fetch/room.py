@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-import anyio
-
 from ..errors import StoreError
+from . import aio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class Room:
     def __init__(self, require_space: Callable[[int], None]) -> None:
         self._require_space = require_space
         self._taken = 0
-        self._left = anyio.Event()
+        self._left: aio.Event | None = None  # made by who waits first
 
     def fits(self, size: int) -> bool:
         """Return True when `size` bytes fit beside what is under way; what that has written counts twice."""
@@ -40,11 +39,13 @@ class Room:
     async def of(self, size: int) -> AsyncIterator[None]:
         """Wait until `size` bytes fit, or nothing else is under way, and hold them until the end."""
         while self._taken and not self.fits(size):
+            self._left = self._left or aio.Event()
             await self._left.wait()
         self._taken += size
         try:
             yield
         finally:
             self._taken -= size
-            self._left.set()
-            self._left = anyio.Event()
+            left, self._left = self._left, None
+            if left is not None:
+                left.set()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from functools import cached_property
 from typing import TypeVar, cast
 
-import anyio
-from anyio import to_thread
-
 from ..errors import CachefetchError, NetworkError, OfflineError, TruncatedError
+from . import aio
 from .events import Progress, Retrying
 from .mirror_choice import Health
 from .model import Failure
@@ -17,6 +16,7 @@ from .pace import Pace
 from .retry import attempts, retryable
 from .room import Room
 from .transports import host_of, redact
+from .transports.threads import run_abortable, run_watched
 from .transports.width import Width
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .store.locks import Lock
     from .store.part import PartWriter
     from .transports import Head, Transport, Transports
+    from .transports.threads import Abort
 
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ P = TypeVar("P")
 
 
 class Session:
-    """One run. Made inside the event loop, used by its tasks only."""
+    """One run, used by the tasks of one event loop; or, before there is one, by a thread that waits (`early`)."""
 
     def __init__(
         self,
@@ -52,11 +53,11 @@ class Session:
         meter: Meter,
         clockwork: Clockwork,
     ) -> None:
+        #: False as long as there is no event loop.
+        self.in_loop = True
         self.store, self.transports, self.limits = store, transports, limits
         self.offline, self.meter, self.clockwork = offline, meter, clockwork
-        self.metadata_slots = anyio.CapacityLimiter(limits.metadata_in_flight)
-        self.blob_slots = anyio.CapacityLimiter(limits.blob_connections)
-        self._host_slots: dict[str, anyio.CapacityLimiter] = {}
+        self._host_slots: dict[str, aio.CapacityLimiter] = {}
         self._widths: dict[str, Width] = {}
         self.reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
@@ -69,13 +70,23 @@ class Session:
         self._told: dict[int, int] = {}
         self._posted: deque[Event] = deque()
 
+    @cached_property
+    def metadata_slots(self) -> aio.CapacityLimiter:
+        """The limiter of packages that are proven side by side."""
+        return aio.CapacityLimiter(self.limits.metadata_in_flight)
+
+    @cached_property
+    def blob_slots(self) -> aio.CapacityLimiter:
+        """The limiter of payload connections."""
+        return aio.CapacityLimiter(self.limits.blob_connections)
+
     def emit(self, event: Event) -> None:
         """Hand an event to the reporter."""
         self.reporter.on_event(event)
 
-    def host_slots(self, url: str) -> anyio.CapacityLimiter:
+    def host_slots(self, url: str) -> aio.CapacityLimiter:
         """Return the limiter of payload connections to one host; all directories count as one."""
-        return self._host_slots.setdefault(host_of(url), anyio.CapacityLimiter(self.limits.blobs_per_host))
+        return self._host_slots.setdefault(host_of(url), aio.CapacityLimiter(self.limits.blobs_per_host))
 
     def _adapt(self, host: str, error: CachefetchError | None) -> None:
         """Give a host fewer payload connections when it asks for patience, and slowly more again."""
@@ -108,6 +119,24 @@ class Session:
                 for one in limiters:
                     one.release_on_behalf_of(borrower)
 
+    async def in_thread(self, work: Callable[[Abort], T]) -> T:
+        """Do blocking work in a thread; when this task is cancelled, or Ctrl-C comes, it is aborted first."""
+        if self.in_loop:
+            return await run_abortable(work)
+        return run_watched(work, self.drain, self.limits.progress_interval_s)
+
+    async def to_the_end(self, work: Callable[[], None]) -> None:
+        """Do blocking work that must not be left half done."""
+        if not self.in_loop:
+            work()
+            return
+        with aio.CancelScope(shield=True):
+            await aio.to_thread.run_sync(work)
+
+    async def blocking(self, work: Callable[[], T]) -> T:
+        """Do blocking work on the store that soon ends."""
+        return await aio.to_thread.run_sync(work) if self.in_loop else work()
+
     def transport(self, source: Source, url: str) -> Transport:
         """Return the transport for a URL of `source`.
 
@@ -138,7 +167,7 @@ class Session:
     async def keep_draining(self) -> None:
         """Hand over events until cancelled."""
         while True:
-            await anyio.sleep(self.limits.progress_interval_s)
+            await aio.sleep(self.limits.progress_interval_s)
             self.drain()
 
     def in_order(self, sources: Sequence[Source]) -> list[Source]:
@@ -201,7 +230,7 @@ class Session:
 
     async def alone(
         self,
-        slots: anyio.CapacityLimiter,
+        slots: aio.CapacityLimiter,
         key: str,
         *,
         ready: Callable[[], T | None],
@@ -236,7 +265,7 @@ class Session:
         told, wait_s = False, self.limits.lock_poll_s
         while True:
             async with slots:
-                found, lock, prepared = await to_thread.run_sync(take)
+                found, lock, prepared = await aio.to_thread.run_sync(take)
                 if lock is not None:
                     try:
                         return await work(cast("P", prepared))

@@ -13,10 +13,8 @@ import mmap
 import threading
 from functools import partial
 
-import anyio
-from anyio import to_thread
-
 from ..errors import CachefetchError
+from . import aio
 from .resume import PartInfo
 from .retry import retryable, wait_s
 from .transports import redact
@@ -76,7 +74,7 @@ class Split:
         """
         self._memory = [_aligned(self._size) for _ in range(connections + 1)]
         failed: list[CachefetchError | NotInRanges] = []
-        shown = anyio.Event()  # by the first answer: the server can, and its validator is known
+        shown = aio.Event()  # by the first answer: the server can, and its validator is known
 
         async def worker(start: int | None) -> None:
             try:
@@ -91,18 +89,18 @@ class Split:
         async def keep_up() -> None:
             ticks = 0
             while True:
-                await anyio.sleep(_TICK_S)
+                await aio.sleep(_TICK_S)
                 ticks += 1
                 if self.asked:
                     shown.set()
                 if ticks * _TICK_S >= self.session.limits.flush_s:
                     ticks = 0
-                    await to_thread.run_sync(self._flush)
+                    await aio.to_thread.run_sync(self._flush)
 
         try:
-            async with anyio.create_task_group() as group:
+            async with aio.create_task_group() as group:
                 group.start_soon(keep_up)
-                async with anyio.create_task_group() as workers:
+                async with aio.create_task_group() as workers:
                     workers.start_soon(worker, next(self._starts))
                     await shown.wait()
                     for _ in range(connections - 1):

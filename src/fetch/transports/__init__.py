@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..limits import Limits
     from .errand import Errand
+    from .threads import Abort
 
     class Sink(Protocol):
         """Gets the bytes of one object. All calls come one after the other from worker threads, so it may block.
@@ -72,15 +73,18 @@ if TYPE_CHECKING:
             `Head.offset`. `last` is the last byte that is wanted, None for all (then more may come all the same).
             """
 
-        async def run_errands(
-            self, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
+        def run_errands(
+            self, abort: Abort, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
         ) -> None:
-            """Run errands at the origin of `url`, at most `width` side by side, all in one worker thread.
+            """Run errands at the origin of `url`, at most `width` side by side, in this thread until all are done.
 
             Those of bodies that keep a thread busy are `long`: each gets a thread.
 
             What is not begun when this returns is for the caller to do; a transport without a quick way hands
             every request back.
+
+            Raises:
+                Aborted: `abort` came. Whatever an errand does not catch.
             """
 
         async def aclose(self) -> None:

@@ -74,8 +74,9 @@ class BundleTransport:
             chunks.close()
         sink.end()
 
-    async def run_errands(
+    def run_errands(
         self,
+        abort: Abort,
         url: str,  # noqa: ARG002 - as all
         errands: Iterator[Errand],
         width: int,  # noqa: ARG002 - as all
@@ -84,12 +85,8 @@ class BundleTransport:
     ) -> None:
         """Run errands one after the other, as they lie on the medium."""
         from .errand import run_in_order
-        from .threads import run_abortable
 
-        def run(abort: Abort) -> None:
-            run_in_order(errands, abort, lambda url, sink: self._receive(abort, url, sink, 0, None, None))
-
-        await run_abortable(run)
+        run_in_order(errands, abort, lambda url, sink: self._receive(abort, url, sink, 0, None, None))
 
     async def aclose(self) -> None:
         """Forget the bundles."""

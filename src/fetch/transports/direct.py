@@ -13,13 +13,12 @@ import threading
 import time
 from urllib.parse import quote, urljoin, urlsplit
 
-import anyio
-
 from ...errors import FormatError, MirrorError
 from ...values import frozen
+from .. import aio
 from ..network import proxied
 from . import Head, Reply, host_of, patience_of, redact
-from .errand import HandedBack, run_in_threads
+from .errand import HandedBack, run_in_threads, run_without_requests
 from .ranges import content_range, strong_etag
 from .stall import StallGuard
 from .status import (
@@ -72,7 +71,7 @@ class DirectTransport:
         ] = {}  # by host: a proxy is set, or an answer was not understood
         self._tls: ssl.SSLContext | None = None
         self._general_made: Transport | None = None
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._limiter: aio.CapacityLimiter | None = None
         self._closed = False
 
     async def get(self, url: str, *, etag: str | None = None, limit: int) -> Reply:
@@ -94,8 +93,8 @@ class DirectTransport:
                 return
         await self._general().receive(url, sink, offset=offset, validator=validator, last=last)
 
-    async def run_errands(
-        self, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
+    def run_errands(
+        self, abort: Abort, url: str, errands: Iterator[Errand], width: int, *, long: bool = False
     ) -> None:
         """Run errands at the origin of `url`, `width` at most side by side; those not begun are left.
 
@@ -103,11 +102,11 @@ class DirectTransport:
             CachefetchError: what an errand does not catch. MirrorError, ConfigError: the URL or certificates.
         """
         if not self._speaks(url):
-            await self._general().run_errands(url, errands, width)
+            run_without_requests(errands)
         elif long:
-            await run_in_threads(errands, width, self._receive_or_hand_back)
+            run_in_threads(abort, errands, width, self._receive_or_hand_back)
         else:
-            await run_abortable(lambda abort: self._swarm(abort, url, errands, width), self._threads())
+            self._swarm(abort, url, errands, width)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -145,10 +144,10 @@ class DirectTransport:
             self._general_made = HttpTransport(self._limits, self._network, clock=self._clock)
         return self._general_made
 
-    def _threads(self) -> anyio.CapacityLimiter:
+    def _threads(self) -> aio.CapacityLimiter:
         if self._limiter is None:
             most = self._limits.metadata_in_flight + self._limits.blob_connections
-            self._limiter = anyio.CapacityLimiter(most)
+            self._limiter = aio.CapacityLimiter(most)
         return self._limiter
 
     # --- in a worker thread ---------------------------------------------------------------------------------------

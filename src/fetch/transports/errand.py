@@ -8,13 +8,13 @@ from types import coroutine
 
 from ...errors import CachefetchError
 from ...values import frozen
+from .threads import Abort, Aborted, Crew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
 
     from . import Sink
-    from .threads import Abort
 
     #: A coroutine that awaits `asked` and nothing else.
     Errand = Coroutine["Ask", None, None]
@@ -67,58 +67,41 @@ def run_without_requests(errands: Iterator[Errand]) -> None:
             ask = step(errand, HandedBack())
 
 
-async def run_in_threads(
-    errands: Iterator[Errand], width: int, receive: Callable[[Abort, str, Sink], None]
+def run_in_threads(
+    abort: Abort, errands: Iterator[Errand], width: int, receive: Callable[[Abort, str, Sink], None]
 ) -> None:
-    """Run errands in worker threads, each one after the other: for bodies that keep a thread busy.
+    """Run errands in threads, each one after the other: for bodies that keep a thread busy.
 
     It begins with a few: where the processors are what is short, more would wait for each other. As long as those that
     there are wait for the network, each look doubles them, up to `width`.
 
     Raises:
-        CachefetchError: the first that an errand does not catch; it ends the others.
+        Aborted: the caller wants no more. The first error that an errand does not catch; it ends the others.
     """
-    import anyio
-
-    from .threads import run_abortable
-
-    one_at_a_time = threading.Lock()
-    failed: list[CachefetchError] = []
+    taking = threading.Lock()
 
     def shared() -> Iterator[Errand]:
         while True:
-            with one_at_a_time:
+            with taking:
                 errand = next(errands, None)
             if errand is None:
                 return
             yield errand
 
-    async def run() -> None:
-        try:
-            await run_abortable(
-                lambda abort: run_in_order(shared(), abort, lambda url, sink: receive(abort, url, sink))
-            )
-        except CachefetchError as error:
-            failed.append(error)
-            group.cancel_scope.cancel()
-        growing.cancel()  # there is nothing left to begin
+    def work(own: Abort) -> None:
+        run_in_order(shared(), own, lambda url, sink: receive(own, url, sink))
 
-    async with anyio.create_task_group() as group:
-        growing = anyio.CancelScope()
+    with Crew(abort) as crew:
         threads = min(_THREADS, width)
-        for _ in range(threads):
-            group.start_soon(run)
-        with growing:
-            while threads < width:
-                used = time.process_time()
-                await anyio.sleep(_LOOK_S)
-                if time.process_time() - used < _BUSY * _LOOK_S * threads:
-                    more = min(threads, width - threads)
-                    threads += more
-                    for _ in range(more):
-                        group.start_soon(run)
-    if failed:
-        raise failed[0]
+        crew.start(work, threads)
+        while threads < width:
+            used = time.process_time()
+            if crew.ending.wait(_LOOK_S):
+                break
+            if time.process_time() - used < _BUSY * _LOOK_S * threads:
+                more = min(threads, width - threads)
+                crew.start(work, more)
+                threads += more
 
 
 def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str, Sink], None]) -> None:
@@ -127,8 +110,6 @@ def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str
     Raises:
         Aborted: the caller wants no more. What an errand does not catch.
     """
-    from .threads import Aborted  # with anyio, which a local reading needs not before
-
     for errand in errands:
         try:
             ask = step(errand)

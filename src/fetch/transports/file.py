@@ -105,8 +105,9 @@ class FileTransport:
                 raise Aborted
             sink.end()
 
-    async def run_errands(
+    def run_errands(
         self,
+        abort: Abort,
         url: str,  # noqa: ARG002 - as all
         errands: Iterator[Errand],
         width: int,  # noqa: ARG002 - as all
@@ -115,14 +116,10 @@ class FileTransport:
     ) -> None:
         """Run errands one after the other: a directory does not make one wait."""
         from .errand import run_in_order
-        from .threads import run_abortable
 
-        def run(abort: Abort) -> None:
-            run_in_order(
-                errands, abort, lambda url, sink: self._receive(abort, local_path(url), sink, 0, None, None)
-            )
-
-        await run_abortable(run)
+        run_in_order(
+            errands, abort, lambda url, sink: self._receive(abort, local_path(url), sink, 0, None, None)
+        )
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..network import Network
     from . import Sink
     from .errand import Errand
+    from .threads import Abort
 
 
 class HttpTransport:
@@ -105,8 +106,9 @@ class HttpTransport:
                 )  # also after a cut or a cancellation: the next try continues here
         await to_thread.run_sync(sink.end)
 
-    async def run_errands(
+    def run_errands(
         self,
+        abort: Abort,  # noqa: ARG002 - as all
         url: str,  # noqa: ARG002 - as all
         errands: Iterator[Errand],
         width: int,  # noqa: ARG002 - as all
@@ -114,7 +116,7 @@ class HttpTransport:
         long: bool = False,  # noqa: ARG002 - as all
     ) -> None:
         """Hand every request back: httpx has no quick way."""
-        await to_thread.run_sync(run_without_requests, errands)
+        run_without_requests(errands)
 
     async def aclose(self) -> None:
         """Close the pool."""

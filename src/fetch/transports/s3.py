@@ -186,8 +186,9 @@ class S3Transport:
 
         await run_abortable(lambda abort: self._receive(abort, url, sink, offset, validator, last))
 
-    async def run_errands(
+    def run_errands(
         self,
+        abort: Abort,  # noqa: ARG002 - as all
         url: str,  # noqa: ARG002 - as all
         errands: Iterator[Errand],
         width: int,  # noqa: ARG002 - as all

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TypeVar
 
-import anyio
-from anyio import get_cancelled_exc_class, to_thread
+from .. import aio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +53,91 @@ class Aborted(Exception):
     """The work stopped because its task was cancelled."""
 
 
-async def run_abortable(work: Callable[[Abort], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+class Crew:
+    """Threads that work side by side: the first error, or `abort`, ends all. Left when all have ended.
+
+    Raises:
+        Aborted: `abort` came. The first error of a work.
+    """
+
+    def __init__(self, abort: Abort) -> None:
+        self._abort = abort
+        self._threads: list[tuple[threading.Thread, Abort]] = []
+        self._errors: list[BaseException] = []
+        #: One work has ended, or has to.
+        self.ending = threading.Event()
+
+    def __enter__(self) -> Crew:
+        self._abort.on_abort(self._stop)
+        return self
+
+    def start(self, work: Callable[[Abort], None], threads: int = 1) -> None:
+        """Run `work` in so many more threads, each with an `Abort` of its own."""
+        for _ in range(threads):
+            own = Abort()
+            thread = threading.Thread(target=self._run, args=(work, own), daemon=True)
+            self._threads.append((thread, own))
+            thread.start()
+        if self._errors or self._abort.set:  # it came while a thread was made
+            self._stop()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._stop()
+        for thread, _ in self._threads:
+            thread.join()
+        self._abort.on_abort(None)
+        if error is None and self._errors:
+            raise self._errors[0]
+        if error is None and self._abort.set:
+            raise Aborted
+
+    def _stop(self) -> None:
+        self.ending.set()
+        for _, own in tuple(self._threads):
+            own.fire()
+
+    def _run(self, work: Callable[[Abort], None], own: Abort) -> None:
+        try:
+            work(own)
+        except Aborted:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            self._errors.append(error)
+            self._stop()
+        finally:
+            self.ending.set()
+
+
+def run_watched(work: Callable[[Abort], T], look: Callable[[], None], every_s: float) -> T:
+    """Run `work` in a worker thread without an event loop, and call `look` here every so many seconds.
+
+    What interrupts this thread (Ctrl-C, an error of `look`) aborts the work, and is raised when that has stopped.
+    """
+    abort, results, errors = Abort(), list[T](), list[BaseException]()
+
+    def run() -> None:
+        try:
+            results.append(work(abort))
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(every_s)
+            look()
+    except BaseException:
+        abort.fire()
+        thread.join()
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+async def run_abortable(work: Callable[[Abort], T], limiter: aio.CapacityLimiter | None = None) -> T:
     """Run `work` in a worker thread; when the task is cancelled, abort it and wait until it has stopped.
 
     A plain worker thread would go on writing after its task is gone, or hold the cancellation back until the
@@ -75,11 +158,11 @@ async def run_abortable(work: Callable[[Abort], T], limiter: anyio.CapacityLimit
             finished.set()
 
     try:
-        return await to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
-    except get_cancelled_exc_class():
+        return await aio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=limiter)
+    except aio.get_cancelled_exc_class():
         with gate:
             abort.fire()
         if started:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(finished.wait)
+            with aio.CancelScope(shield=True):
+                await aio.to_thread.run_sync(finished.wait)
         raise

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import pytest
 
 from cachefetch.errors import StoreError
@@ -49,7 +48,7 @@ def test_those_that_wait_become_more() -> None:
         with inside:
             time.sleep(0.05)
 
-    anyio.run(run_in_threads, errands(done, 150), 16, receive)
+    run_in_threads(Abort(), errands(done, 150), 16, receive)
     assert sorted(done) == list(range(150))
     assert inside.most == 16
 
@@ -63,7 +62,7 @@ def test_those_that_work_stay_few() -> None:
             while time.thread_time() < ends:
                 hashlib.sha256(data)
 
-    anyio.run(run_in_threads, errands(done, 60), 16, receive)
+    run_in_threads(Abort(), errands(done, 60), 16, receive)
     assert len(done) == 60
     assert inside.most < 16
 
@@ -81,7 +80,7 @@ def test_what_an_errand_does_not_catch_ends_all() -> None:
         raise Aborted
 
     with pytest.raises(StoreError, match="full"):
-        anyio.run(run_in_threads, errands(done, 1000), 8, receive)
+        run_in_threads(Abort(), errands(done, 1000), 8, receive)
     assert len(done) < 1000
 
 
@@ -97,5 +96,5 @@ def test_what_is_handed_back_reaches_the_errand() -> None:
     def receive(abort: Abort, url: str, sink: Any) -> None:
         raise HandedBack
 
-    anyio.run(run_in_threads, iter([errand(), errand()]), 4, receive)
+    run_in_threads(Abort(), iter([errand(), errand()]), 4, receive)
     assert seen == ["back", "back"]

@@ -17,6 +17,7 @@ from cachefetch.fetch.network import Network
 from cachefetch.fetch.session import Small
 from cachefetch.fetch.transports.direct import DirectTransport
 from cachefetch.fetch.transports.errand import Ask, HandedBack, asked
+from cachefetch.fetch.transports.threads import run_abortable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ class Errands:
     def run(self, groups: list[tuple[str, ...]], width: int = 4, network: Network | None = None) -> None:
         async def main() -> None:
             transport = DirectTransport(LIMITS, network or Network())
-            await transport.run_errands(self.url, (self.get(*names) for names in groups), width)
+            await run_abortable(
+                lambda abort: transport.run_errands(
+                    abort, self.url, (self.get(*names) for names in groups), width
+                )
+            )
             await transport.aclose()
 
         anyio.run(main)
@@ -168,7 +173,7 @@ def test_what_an_errand_does_not_catch_ends_the_run_and_the_others(server: Fault
         async def main() -> None:
             transport = DirectTransport(LIMITS, Network())
             try:
-                await transport.run_errands(server.url, make(), 4)
+                await run_abortable(lambda abort: transport.run_errands(abort, server.url, make(), 4))
             finally:
                 await transport.aclose()
 
@@ -187,7 +192,9 @@ def test_cancelling_closes_what_is_under_way(server: FaultServer) -> None:
     async def main() -> None:
         transport = DirectTransport(LIMITS, Network())
         with anyio.move_on_after(0.3):
-            await transport.run_errands(server.url, iter([errands.get("f9")]), 4)
+            await run_abortable(
+                lambda abort: transport.run_errands(abort, server.url, iter([errands.get("f9")]), 4)
+            )
         await transport.aclose()
 
     anyio.run(main)
