@@ -60,32 +60,30 @@ CASES = {
 CHILD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-import anyio
-from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.execute import fetch_early
 from cachefetch.fetch.limits import Limits
-from cachefetch.fetch.model import Source, Wanted
+from cachefetch.fetch.model import Receipt, Source, Wanted
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
 
-async def main():
-    with open(sys.argv[2]) as file:
-        job = json.load(file)
-    source = Source("bench", job["url"], SignaturePolicy("none"), Keyring())
-    most = job["connections"]
-    limits = Limits(metadata_in_flight=most, blob_connections=most, blobs_per_host=most)
-    transports = Transports(limits)
-    if job["general"]:
-        from cachefetch.fetch.transports.direct import DirectTransport
-        DirectTransport._speaks = lambda self, url: False
-    wanted = [Wanted(*one, (source,)) for one in job["wanted"]]
-    receipt = await fetch_items(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
-    await transports.aclose()
-    assert len(receipt.items) == len(wanted)
-    assert not receipt.warnings
-
-anyio.run(main)
+with open(sys.argv[2]) as file:
+    job = json.load(file)
+source = Source("bench", job["url"], SignaturePolicy("none"), Keyring())
+most = job["connections"]
+limits = Limits(metadata_in_flight=most, blob_connections=most, blobs_per_host=most)
+transports = Transports(limits)
+if job["general"]:
+    from cachefetch.fetch.transports.direct import DirectTransport
+    DirectTransport._speaks = lambda self, url: False
+wanted = [Wanted(*one, (source,)) for one in job["wanted"]]
+receipt = fetch_early(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
+if not isinstance(receipt, Receipt):
+    import anyio
+    receipt = anyio.run(receipt.finish)
+assert len(receipt.items) == len(wanted)
+assert not receipt.warnings
 """
 
 

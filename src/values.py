@@ -3,8 +3,8 @@
 ``dataclass(frozen=True, slots=True)`` costs about 1 ms a class and 8 ms for the import of `dataclasses`; the thirty
 values on the path of `resolve` would take more than half of its budget (P4, docs/decisions/0004-values.md). A `frozen`
 class behaves the same for its users: keyword and positional arguments, defaults, equality and hash by value,
-`repr`, matching, pickling; `dataclasses.fields`, `replace` and `asdict` work on it too. Inheritance of fields and
-default factories are not supported: a default is shared, so it must be immutable.
+`repr`, matching, pickling, `__post_init__`; `dataclasses.fields`, `replace` and `asdict` work on it too. Inheritance
+of fields and default factories are not supported: a default is shared, so it must be immutable.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ def _make_init(cls: type, names: tuple[str, ...], defaults: dict[str, Any]) -> A
         f", {name}=_defaults[{name!r}]" if name in defaults else f", {name}" for name in names
     )
     lines = "".join(f"\n    _set_{name}(self, {name})" for name in names) or "\n    pass"
+    if hasattr(cls, "__post_init__"):
+        lines += "\n    self.__post_init__()"
     scope: dict[str, Any] = {"_defaults": defaults}
     scope.update((f"_set_{name}", getattr(cls, name).__set__) for name in names)
     exec(f"def __init__(self{arguments}):{lines}", scope)  # noqa: S102 -- names are identifiers of our own classes

@@ -183,7 +183,7 @@ def _show(
 
 
 def _as_dict(info: KeyInfo, trusted: bool) -> dict[str, Any]:
-    return {**{field: getattr(info, field) for field in info.__slots__}, "trusted": trusted}
+    return {**{field: getattr(info, field) for field in type(info).__annotations__}, "trusted": trusted}
 
 
 def _open(path: str) -> BinaryIO:

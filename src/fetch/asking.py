@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 
 from ..errors import FormatError
 from . import aio
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
     from .transports import Head
 
 
-@dataclass(frozen=True, slots=True)
 class Asking:
     """A mirror that is asked in a session, for transfer number `transfer`; `alternatives`: see `Session.patiently`."""
 
-    session: Session
-    source: Source
-    transfer: int
-    alternatives: bool
+    def __init__(self, session: Session, source: Source, transfer: int, alternatives: bool) -> None:
+        self.session, self.source, self.transfer = session, source, transfer
+        self.alternatives = alternatives
 
     async def run(self, work: Callable[..., None], *args: object) -> None:
         """Do blocking work on the store."""

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..errors import BindingError, ConfigError, FormatError, NotFoundError, StoreError
 from ..regular import open_regular
@@ -21,6 +20,7 @@ from .transports import redact
 from .verify.binding import check_blob
 from .verify.openpgp import KeyInfo, Keyring, normalize_fingerprint
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
     from typing import BinaryIO, NoReturn

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """Limits of one run; the unit ends the name (``_s`` seconds, ``_bytes`` bytes), the others are counts.
 
@@ -67,7 +67,7 @@ class Limits:
     split_bytes: int = 64 << 20
     range_bytes: int = 4 << 20
     split_connections: int = 4
-    chunk_bytes: int = 1 << 20
+    chunk_bytes: int = 2 << 20
     flush_s: float = 1.0
     progress_interval_s: float = 0.1
     breaker_failures: int = 5

@@ -7,9 +7,8 @@ all but the first two, so a valid manifest of another package could stand in (do
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..errors import FormatError, NotFoundError
+from ..values import changed
 from . import aio, images, layout2
 from .asking import Asking
 from .events import Verified, Warned
@@ -95,7 +94,7 @@ async def from_mirrors(
         new = tuple(failures[noted:])
         for warning in caveats(new):
             session.emit(Warned(transfer, warning.code, warning.message, warning.mirror))
-        return replace(package, failures=new)
+        return changed(package, failures=new)
     return None
 
 

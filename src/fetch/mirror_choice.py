@@ -8,8 +8,6 @@ host is given up, so that a dead mirror costs its time-outs once a run and not o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import IntegrityError, NetworkError, TrustError
 
 TYPE_CHECKING = False
@@ -23,12 +21,12 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-@dataclass(slots=True)
 class _Host:
-    failures: int = 0
-    opened: float | None = None
-    last: CachefetchError | None = None
-    given_up: bool = False
+    def __init__(self) -> None:
+        self.failures = 0
+        self.opened: float | None = None
+        self.last: CachefetchError | None = None
+        self.given_up = False
 
 
 class Health:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from ..values import frozen
 from .transports import is_network, redact
 
 TYPE_CHECKING = False
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from .verify.policy import SignaturePolicy
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """A mirror and what it must prove.
 
@@ -46,7 +45,7 @@ class Source:
         return is_network(self.url)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """One binary: package `name`, `version`, full DAG `hash`, and the mirrors to ask, in this order.
 
@@ -58,15 +57,25 @@ class Wanted:
     version: str
     hash: str
     sources: tuple[Source, ...]
-    node: Node | None = field(default=None, compare=False)
+    node: Node | None = None
     compiler: tuple[str, str] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Wanted) and self._who() == other._who()
+
+    def __hash__(self) -> int:
+        return hash(self._who())
+
+    def _who(self) -> tuple[object, ...]:
+        """Return what two requests must have in common to be one: all but the node, which follows from the hash."""
+        return self.name, self.version, self.hash, self.sources, self.compiler
 
     def __str__(self) -> str:
         """Return ``zlib@1.3.1/a2u4nrk``."""
         return f"{self.name}@{self.version}/{self.hash[:7]}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caveat:
     """Something that went wrong and did not stop the fetch: error `code`, `message`, name of the `mirror`."""
 
@@ -79,7 +88,7 @@ class Caveat:
         return {"code": self.code, "message": self.message, "mirror": self.mirror}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """`mirror` failed with `error`."""
 
@@ -87,7 +96,7 @@ class Failure:
     error: CachefetchError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VerifiedPackage:
     """A package whose manifest and spec document are proven: signature by policy, digest, binding to the request.
 
@@ -125,7 +134,7 @@ class Meter:
         self.network_bytes = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """A package that is on disk and verified.
 
@@ -170,7 +179,7 @@ class Item:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """What a fetch did: items in the order of the request, bytes of bodies that came through sockets, warnings."""
 

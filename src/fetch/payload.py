@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 
 from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
+from ..values import changed, frozen
 from . import aio
 from .events import Reused, Started, Stored, Waiting, Warned
 from .failures import caveats, for_package
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 _PIECE = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Nothing:
     """No mirror delivered; told apart from "not yet", which is None."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivered:
     """A payload on disk: the proven package it belongs to, its path, origin, the mirror, and warnings."""
 
@@ -69,9 +69,9 @@ async def deliver(session: Session, transfer: int, package: VerifiedPackage) -> 
         async with session.room.of(package.tarball.size) if told else nullcontext():
             delivered = await payload.obtain()
         if delivered is not None:
-            return replace(delivered, warnings=(*payload.warnings, *caveats(failures)))
+            return changed(delivered, warnings=(*payload.warnings, *caveats(failures)))
         rest = _sources_after(package)
-        other = replace(wanted, sources=rest)
+        other = changed(wanted, sources=rest)
         following = await from_mirrors(session, other, failures, transfer) if rest else None
         if following is None:
             raise for_package(wanted, failures)

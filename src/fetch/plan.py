@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..values import frozen
 from .layouts import V2
 
 TYPE_CHECKING = False
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from .store.cas import Stored
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One package: `stored` is where its payload already is, or None when it must be got."""
 
@@ -22,7 +21,7 @@ class Step:
     stored: Stored | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FetchPlan:
     """Steps in the order of the request; bytes to get (each blob counted once) and bytes reused."""
 

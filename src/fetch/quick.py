@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
 from functools import partial
 
 from ..errors import FormatError
+from ..values import changed
 from .asking import Asking
 from .events import Started, Stored, Verified
 from .failures import SOURCE_ERRORS, caveats
@@ -28,7 +28,7 @@ from .transports.threads import Crew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from .model import Source, VerifiedPackage, Wanted
     from .session import Session
@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from .transports.threads import Abort
 
 
-async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int, VerifiedPackage]:
+async def prove_quickly(
+    session: Session, wanted: Sequence[Wanted], todo: Collection[int] | None = None
+) -> dict[int, VerifiedPackage]:
     """Prove what can be proven without trouble, from the store or the first mirror; return it by its number.
+
+    `todo` has the numbers to try, None for all; `Session.busy` gets those that another process is at.
 
     Raises:
         StoreError: the store cannot be used.
@@ -50,6 +54,7 @@ async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int,
     made = [
         (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
         for number, one in enumerate(wanted)
+        if todo is None or number in todo
         for source in session.in_order(one.sources)[:1]
     ]
     try:
@@ -60,8 +65,12 @@ async def prove_quickly(session: Session, wanted: Sequence[Wanted]) -> dict[int,
     return proofs.results
 
 
-async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage]) -> dict[int, Delivered]:
+async def deliver_quickly(
+    session: Session, packages: Sequence[VerifiedPackage], todo: Collection[int] | None = None
+) -> dict[int, Delivered]:
     """Bring the small payloads that can be brought without trouble; return them by their number.
+
+    `todo` as for `prove_quickly`.
 
     Raises:
         StoreError: no space or no permission.
@@ -74,7 +83,7 @@ async def deliver_quickly(session: Session, packages: Sequence[VerifiedPackage])
         made = [
             (source, lambda number=number, one=one, source=source: payloads.bring(number, one, source))
             for number, one in enumerate(packages)
-            if one.tarball.size <= limits.small_bytes
+            if one.tarball.size <= limits.small_bytes and (todo is None or number in todo)
             for source in session.in_order([one.source, *one.wanted.sources])[:1]
         ]
         await run(session, made, min(limits.blob_connections, limits.blobs_per_host))
@@ -136,11 +145,12 @@ def _transport(session: Session, source: Source) -> Transport | None:
     return session.transport(source, source.url)
 
 
-@dataclass(frozen=True, slots=True)
 class _Quick(Asking):
     """Asks in an errand: one try, no hop into another thread."""
 
-    count: Callable[[int], None]
+    def __init__(self, session: Session, source: Source, transfer: int, count: Callable[[int], None]) -> None:
+        super().__init__(session, source, transfer, alternatives=False)
+        self.count = count
 
     async def run(self, work: Callable[..., None], *args: object) -> None:
         # Right here: small files, which are not synced. Another thread costs more than it takes over.
@@ -195,6 +205,8 @@ class _Proofs:
         lock = None
         if not session.health.suspected(source.mirror):
             lock = session.store.try_lock(lock_key(wanted))
+            if lock is None:
+                session.busy.add(number)
         if lock is None:
             return
         try:
@@ -208,7 +220,7 @@ class _Proofs:
     async def _from(self, number: int, wanted: Wanted, source: Source) -> VerifiedPackage | None:
         session = self.session
         try:
-            return await from_mirror(_Quick(session, source, number + 1, False, self._count), wanted)
+            return await from_mirror(_Quick(session, source, number + 1, self._count), wanted)
         except HandedBack:
             return None
         except SOURCE_ERRORS as error:
@@ -237,11 +249,13 @@ class _Payloads:
         payload = Payload(session, number + 1, package, list(package.failures))
         found = payload.ready()
         if found is not None:
-            self.results[number] = replace(found, warnings=caveats(package.failures))
+            self.results[number] = changed(found, warnings=caveats(package.failures))
             return
         lock = None
         if not session.health.suspected(source.mirror):
             lock = session.store.try_lock(blob.sha256)
+            if lock is None:
+                session.busy.add(number)
         if lock is None:
             return
         try:

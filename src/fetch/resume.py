@@ -7,8 +7,8 @@ wrong after a resume blames the prefix first: the part is dropped and the transf
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 
+from ..values import frozen
 from .transports import redact
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .transports import Head
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartInfo:
     """The sidecar of a part file: where its bytes came from, and what they should become.
 
@@ -33,10 +33,18 @@ class PartInfo:
 
     def encode(self) -> bytes:
         """Return the sidecar's JSON text."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(
+            {
+                "url": self.url,
+                "etag": self.etag,
+                "sha256": self.sha256,
+                "size": self.size,
+                "have": self.have,
+            }
+        ).encode()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     """The request to make: from byte `offset` on, if the object still has `validator` (None: any)."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 
 from ..errors import CachefetchError, NetworkError
+from ..values import frozen
 from . import aio
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ async def _sleep(seconds: float) -> None:
     await aio.sleep(seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Clockwork:
     """Time and chance, passed in so that tests need not wait.
 

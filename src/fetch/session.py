@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from functools import cached_property
-from typing import TypeVar, cast
 
 from ..errors import CachefetchError, NetworkError, OfflineError, TruncatedError
 from . import aio
@@ -22,6 +21,7 @@ from .transports.width import Width
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from typing import TypeVar
 
     from .events import Event, Reporter
     from .limits import Limits
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from .transports import Head, Transport, Transports
     from .transports.threads import Abort
 
-
-T = TypeVar("T")
-P = TypeVar("P")
+    T = TypeVar("T")
+    P = TypeVar("P")
 
 
 class Session:
@@ -66,6 +65,8 @@ class Session:
         self.under_way: dict[int, PartWriter] = {}
         #: (transfer, mirror) -> what the quick way met there; see `quick`.
         self.met: dict[tuple[int, str], CachefetchError] = {}
+        #: Numbers of packages that another process was at when a quick way came to them.
+        self.busy: set[int] = set()
         self.whole: set[str] = set()  # hosts that do not serve ranges
         self._told: dict[int, int] = {}
         self._posted: deque[Event] = deque()
@@ -268,7 +269,7 @@ class Session:
                 found, lock, prepared = await aio.to_thread.run_sync(take)
                 if lock is not None:
                     try:
-                        return await work(cast("P", prepared))
+                        return await work(prepared)  # type: ignore[arg-type]  # `prepare` ran when there is a lock
                     finally:
                         lock.release()
             if found is not None:

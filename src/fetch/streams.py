@@ -7,9 +7,9 @@ what does not go well is left to the general way, which goes on where this one s
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 from ..errors import FormatError, IntegrityError
+from ..values import changed
 from .events import Stored
 from .failures import SOURCE_ERRORS, caveats
 from .layouts import V2, payload_url
@@ -31,9 +31,11 @@ _TROUBLE = 3
 
 
 async def deliver_streams(
-    session: Session, packages: Sequence[VerifiedPackage], done: Collection[int]
+    session: Session, packages: Sequence[VerifiedPackage], todo: Collection[int]
 ) -> dict[int, Delivered]:
-    """Bring payloads that one connection brings well, and that are not `done`; return them by their number.
+    """Bring payloads that one connection brings well; return them by their number.
+
+    `todo` has the numbers to try; `Session.busy` gets those that another process is at.
 
     Raises:
         StoreError: no space or no permission.
@@ -44,7 +46,7 @@ async def deliver_streams(
     made = [
         (source, lambda number=number, one=one, source=source: streams.bring(number, one, source))
         for number, one in enumerate(packages)
-        if number not in done and limits.small_bytes < one.tarball.size < limits.split_bytes
+        if number in todo and limits.small_bytes < one.tarball.size < limits.split_bytes
         if together or one.layout != V2
         for source in session.in_order([one.source, *one.wanted.sources])[:1]
         if source.network  # a directory may share its bytes
@@ -71,12 +73,13 @@ class _Streams:
         payload = Payload(session, number + 1, package, list(package.failures))
         found = payload.ready()
         if found is not None:
-            self.results[number] = replace(found, warnings=caveats(package.failures))
+            self.results[number] = changed(found, warnings=caveats(package.failures))
             return
         if self._failures >= _TROUBLE or session.health.suspected(source.mirror):
             return
         lock = session.store.try_lock(blob.sha256)
         if lock is None:
+            session.busy.add(number)
             return
         try:
             if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):

@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 
+from cachefetch.errors import ConfigError
+from cachefetch.fetch.verify.policy import SignaturePolicy
 from cachefetch.resolver.model import Edge, Host, Libc
 from cachefetch.values import changed
 
@@ -57,3 +59,9 @@ def test_dataclass_functions_work() -> None:
 def test_dataclass_functions_work_with_a_shared_mapping_as_default() -> None:
     host = Host("linux", "debian12", "zen3")
     assert dataclasses.replace(host, os="rhel8") == Host("linux", "rhel8", "zen3")
+
+
+def test_a_value_may_check_itself_when_it_is_made() -> None:
+    assert SignaturePolicy("none").mode == "none"
+    with pytest.raises(ConfigError, match="no such"):
+        SignaturePolicy("no such")

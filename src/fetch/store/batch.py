@@ -10,9 +10,9 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
 
 from ...errors import CachefetchError
+from ...values import frozen
 from . import files
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ _FEW = 4
 _SLOW_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Waiting:
     descriptor: int
     sha256: str

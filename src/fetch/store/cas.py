@@ -19,11 +19,11 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from functools import partial
 
 from ...errors import DigestError, StoreError
 from ...regular import open_regular
+from ...values import frozen
 from . import files
 from .lease import Lease, try_lease
 from .locks import NO_LOCKS, Lock, Locks
@@ -41,7 +41,7 @@ _CHUNK = 1 << 20
 _EVERYTHING = "everything"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """A stored blob: its path, its size in bytes, and `origin`: "store", or "site" for a read-only layer."""
 

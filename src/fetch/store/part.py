@@ -6,9 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
-from dataclasses import replace
 
 from ...regular import open_regular
+from ...values import changed
 from ..resume import PartInfo, read_info, usable
 from . import files
 
@@ -187,7 +187,7 @@ class PartWriter:
         """Say on the disk how far the part is hashed: there the next run goes on, should this one be killed."""
         if self.info is not None and self.info.have != self.offset < self.size:
             with files.store_errors(self._part):
-                self.info, self._kept = replace(self.info, have=self.offset), False
+                self.info, self._kept = changed(self.info, have=self.offset), False
                 self._keep_sidecar()
 
     def end_ranges(self) -> None:
@@ -265,7 +265,7 @@ class PartWriter:
     def _count_all(self) -> None:
         """Let all bytes of the part count again; the sidecar says so before the next one is written."""
         if self.info is not None and self.info.have is not None:
-            self.info, self._stale = replace(self.info, have=None), True
+            self.info, self._stale = changed(self.info, have=None), True
 
     def _forget_sidecar(self) -> None:
         if self._kept:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Threads that `run_in_threads` begins with, the seconds between its looks, and the share of a processor that a thread
 #: uses which has enough to do (the rest goes into waiting for the disk, and into the kernel's part of receiving).
-_THREADS = 4
+_THREADS = 6
 _LOOK_S = 0.1
 _BUSY = 0.15
 

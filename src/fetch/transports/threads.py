@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TypeVar
 
 from .. import aio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 
 class Abort:
@@ -114,7 +114,9 @@ def run_watched(work: Callable[[Abort], T], look: Callable[[], None], every_s: f
 
     What interrupts this thread (Ctrl-C, an error of `look`) aborts the work, and is raised when that has stopped.
     """
-    abort, results, errors = Abort(), list[T](), list[BaseException]()
+    abort = Abort()
+    results: list[T] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:

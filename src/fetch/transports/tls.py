@@ -6,7 +6,6 @@ Its records are decrypted from memory instead, all that came in one read. For on
 from __future__ import annotations
 
 import ssl
-from typing import cast
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class TlsStream:
         while not got:
             try:
                 while got < len(view):
-                    count = cast("int", self._tls.read(len(view) - got, view[got:]))
+                    count: int = self._tls.read(len(view) - got, view[got:])  # type: ignore[assignment]  # into `view`, so a number
                     if not count:
                         return got
                     got += count

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import BindingError, DigestError, FormatError, TruncatedError
 from ...resolver.index.readers.nodes import node_from_dict
+from ...values import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
@@ -32,7 +32,7 @@ _GZIP = b"\x1f\x8b"
 _ELSEWHERE = "the mirror is damaged or was changed: get the file from another mirror and tell its owner"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SpecDocument:
     """A spec blob: `nodes` with the root first, `raw` the parsed JSON, `format` its ``_meta.version``.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import BindingError, FormatError
 from ...resolver.index.readers.manifest import MAX_MANIFEST_SIZE, BlobRef
+from ...values import frozen
 from .binding import MAX_SPEC_BLOB_SIZE, check_binding, read_spec_blob
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
@@ -34,7 +34,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _MAX_SIZE = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Image:
     """An image manifest: the `config` blob, which holds the spec, and the `tarball`, its last layer."""
 

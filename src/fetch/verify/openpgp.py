@@ -11,17 +11,17 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import pysequoia
 from pysequoia.packet import PacketPile, SignatureType, Tag
 
 from ...errors import ConfigError, KeyNotTrustedError, SignatureInvalidError
+from ...values import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import NoReturn
@@ -42,6 +42,7 @@ _STRONG_DIGESTS = {
     "SHA3_512": "SHA3-512",
 }
 _MIN_RSA_BITS = 2048
+_NO_CERTIFICATES: Mapping[str, Certificate] = {}
 _RSA = (1, 2, 3)
 _SELF_SIGNATURES = (
     SignatureType.GenericCertification,
@@ -60,7 +61,7 @@ _TRUST_HINT = (
 _INVALID_HINT = "do not use this file; get it from another mirror and tell the owner of this one"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyInfo:
     """What is known about a public key.
 
@@ -77,7 +78,7 @@ class KeyInfo:
     weak: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Component:
     """A primary key or subkey of a certificate, by fingerprint (upper-case); times in Unix seconds."""
 
@@ -92,7 +93,7 @@ class Component:
     bound: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Certificate:
     """A public key with its subkeys; `components` has the primary key first."""
 
@@ -108,14 +109,14 @@ class Certificate:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keyring:
     """Trusted public keys, by fingerprint of the primary key (upper-case).
 
     `problems` has one sentence for each key file that could not be read; the other keys work all the same.
     """
 
-    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    certificates: Mapping[str, Certificate] = _NO_CERTIFICATES
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -160,7 +161,7 @@ class Keyring:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cleartext:
     """A clear-signed document taken apart: dash-unescaped `text` (without the last newline), names of the
     ``Hash:`` lines, and the binary signature packet."""
@@ -170,7 +171,7 @@ class Cleartext:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verified:
     """A text whose signature is good.
 
@@ -343,7 +344,7 @@ def _crc24(data: bytes) -> bytes:
     return crc.to_bytes(3, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Signature:
     """What a signature packet says: issuer fingerprint or key id (upper-case), times in Unix seconds."""
 

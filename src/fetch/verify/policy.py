@@ -6,13 +6,12 @@ there is no global off switch (docs/security.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from ...errors import ConfigError, KeyNotTrustedError, SignatureMissingError
 from ...resolver.index.readers.manifest import Manifest, parse_manifest
+from ...values import frozen
 from .openpgp import Keyring, is_signed, normalize_fingerprint, split_cleartext, verify_cleartext
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
@@ -28,7 +27,7 @@ MODES = (REQUIRED, IF_PRESENT, NONE)
 NOT_POSSIBLE: Literal["not-possible"] = "not-possible"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignaturePolicy:
     """How a mirror's documents must be signed.
 
@@ -51,7 +50,7 @@ class SignaturePolicy:
         object.__setattr__(self, "pinned", pins)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VerifiedText:
     """A document that meets its policy: the `text` without signature, the primary key's fingerprint, and when the
     signature or a key of it expires (Unix seconds, None for never)."""
@@ -62,7 +61,7 @@ class VerifiedText:
     expires: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VerifiedManifest:
     """A manifest that meets its policy; `text` is what was parsed, the others are those of `VerifiedText`."""
 

@@ -7,13 +7,13 @@ In layout 2 one file is manifest and spec document at once: it holds the node an
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...errors import FormatError
+from ...values import frozen
 from .binding import MAX_SPEC_BLOB_SIZE, check_binding, parse_spec
 from .policy import check_signature
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -26,7 +26,7 @@ NEWEST_LAYOUT = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VerifiedSpecFile:
     """A spec file of layout 2 that meets its policy.
 
