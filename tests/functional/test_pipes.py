@@ -1,4 +1,4 @@
-"""A FIFO in the place of a file of a mirror, a bundle or the key directory ends no command in an endless wait."""
+"""A FIFO, or a link to itself, in the place of a file ends no command in an endless wait or endless tries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.functional.conftest import KEY, MIRROR, Done
+from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
 Cli = Callable[..., Done]
 
@@ -30,6 +30,20 @@ def test_in_a_mirror(cli: Cli, mirror: Path, tmp_path: Path, which: str) -> None
     assert done.code == 9
     assert "not a regular file" in done.out
     assert cli("sync", "--all", "--from", mirror, "--key", KEY, "--to", tmp_path / "to").code == 9
+
+
+@pytest.mark.parametrize("which", ["v3/manifests/spec/zlib/*.json", "blobs/sha256/*/*"])
+def test_links_in_a_circle_are_a_damaged_mirror(cli: Cli, mirror: Path, tmp_path: Path, which: str) -> None:
+    """It is no trouble that goes away, so "try again" would be of no use."""
+    for path in mirror.glob(which):
+        if "blobs" not in which or path.stat().st_size < 30_000:  # all but the index
+            path.unlink()
+            path.symlink_to(path.name)
+    done = cli("fetch", "zlib", "-m", mirror, "--key", KEY, "--to", tmp_path / "to", *DEBIAN)
+    assert (done.code, "Too many levels of symbolic links" in done.err) == (4, True), done.err
+    alone = cli("fetch", "zlib", "-m", mirror, "--key", KEY, "--to", tmp_path / "to", *DEBIAN, "--no-deps")
+    assert "try again" not in done.err + alone.err
+    assert cli("verify", mirror, "--key", KEY).code == 9
 
 
 def test_as_a_manifest_of_the_destination(cli: Cli, mirror: Path) -> None:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _REFUSED = {errno.EACCES, errno.EPERM}
+#: Something is there, and nobody will ever read it: symbolic links in a circle, a socket, a device that is gone.
+_DAMAGED = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
+_DAMAGED_HINT = (
+    "the mirror is damaged: `cachefetch verify MIRROR` lists what is wrong with it, --repair mends it"
+)
 
 
 def local_path(url: str) -> str:
@@ -153,7 +158,8 @@ def _open(path: str) -> BinaryIO:
         return open_regular(path)
     except OSError as error:
         if error.errno == errno.EISDIR or error.strerror == NOT_REGULAR:
-            raise NotFoundError(f"{path} is {NOT_REGULAR}", context={"path": path}) from None
+            message = f"{path} is {NOT_REGULAR}"
+            raise NotFoundError(message, hint=_DAMAGED_HINT, context={"path": path}) from None
         raise _translate(error, path) from error
 
 
@@ -173,6 +179,9 @@ def _translate(error: OSError, path: str) -> MirrorError:
     context = {"path": path}
     if error.errno in _MISSING:
         return NotFoundError(f"{path} does not exist", hint="check the path of the mirror", context=context)
+    if error.errno in _DAMAGED:
+        message = f"{path} cannot be read: {error.strerror}"
+        return NotFoundError(message, hint=_DAMAGED_HINT, context=context)
     if error.errno in _REFUSED:
         return AccessError(
             f"{path}: permission denied", hint="ask its owner for read permission", context=context
