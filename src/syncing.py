@@ -290,8 +290,16 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
         wanted.append(Wanted(node.name, node.version, node.hash, places, node, compiler))
     pins = {hash_: sha256 for _, hash_, sha256 in selection.locked if sha256}
     unique = {(problem.hash, problem.what): problem for problem in (*missing, *problems)}
+    hashes = {one.hash for one in wanted}
     return Job(
-        tuple(wanted), tuple(delivery.values()), needed_by, tuple(unique.values()), sources.specs.raw, pins
+        tuple(wanted),
+        tuple(delivery.values()),
+        needed_by,
+        tuple(unique.values()),
+        sources.specs.raw,
+        pins,
+        disputed=frozenset(hashes & sources.specs.disputes.keys()),
+        notes=sources.specs.dispute_notes(hashes),
     )
 
 
@@ -545,7 +553,13 @@ def _job(
         for state in sources.states
         if not state.usable
     )
-    return replace(job, missing=(*unusable, *job.missing))
+
+    def otherwise(hashes: frozenset[str]) -> Job | None:
+        if not sources.specs.discredit(hashes):
+            return None
+        return _job(selection, sources, policy, delivery, journal, adjust)
+
+    return replace(job, missing=(*unusable, *job.missing), otherwise=otherwise)
 
 
 def _is_nothing(job: Job) -> bool:
@@ -564,15 +578,27 @@ async def _run(
     from dataclasses import replace
 
     from .fetch.mirror.execute import Sync
-    from .fetch.mirror.plan import shard_of
 
     nothing = _is_nothing(job)
     if shard:
-        mine = shard_of(job.wanted, *shard, lambda text: hashlib.sha256(text.encode()).digest())
-        job = replace(job, wanted=tuple(mine))
+        job = _part_of(job, shard)
         engine = {**engine, "limits": _divided(engine["limits"], shard[1])}
     report = await Sync(_session(engine, destination), destination, journal, job, how).run()
     return replace(report, status="no-candidate") if nothing else report
+
+
+def _part_of(job: Job, shard: tuple[int, int]) -> Job:
+    """Return the part of a job that one worker has."""
+    from dataclasses import replace
+
+    from .fetch.mirror.plan import shard_of
+
+    def otherwise(hashes: frozenset[str]) -> Job | None:
+        other = job.otherwise(hashes)
+        return other and _part_of(other, shard)
+
+    mine = shard_of(job.wanted, *shard, lambda text: hashlib.sha256(text.encode()).digest())
+    return replace(job, wanted=tuple(mine), otherwise=otherwise)
 
 
 def _refuse_itself(target: Source, others: Iterable[Source]) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from tests.functional.conftest import FIXTURES, KEY, MIRROR, Done
-from tests.functional.test_sync import files, tarball_of, verified
+from tests.functional.test_repair import copy_of
+from tests.functional.test_sync import files, sync, tarball_of, verified
 from tests.functional.test_verify import blob_of, flip, manifest_of
+from tests.functional.test_verify_formats import change_index, rewrite
 
 Cli = Callable[..., Done]
 
@@ -92,3 +94,63 @@ def test_a_key_that_one_mirror_has_wrong_comes_from_another(cli: Cli, tmp_path: 
     assert (to / key.relative_to(damaged)).read_bytes() != key.read_bytes()
     alone = cli("sync", *words, "--to", tmp_path / "alone")
     assert (alone.code, [problem["name"] for problem in alone.json["problems"]]) == (9, ["key"])
+
+
+def lie(record: Any, how: str) -> None:
+    """Describe another build, with more variants: so that this description is the fullest."""
+    spec = record["spec"]
+    spec["parameters"]["lie"] = True
+    if how == "version":
+        spec["version"] = "9.9"
+    elif how == "name":
+        spec["name"] = f"{spec['name']}-of-somebody"
+    elif how == "dependencies":
+        spec.pop("dependencies", None)
+        spec["parameters"].update(dict.fromkeys(map(str, range(9)), "x"))
+
+
+@pytest.mark.parametrize("how", ["variant", "version", "name", "dependencies"])
+@pytest.mark.parametrize("layout", ["v3", "v2"])
+def test_an_index_that_lies_denies_nothing_that_another_mirror_has(
+    cli: Cli, tmp_path: Path, layout: str, how: str
+) -> None:
+    good = FIXTURES / f"{layout}-signed"
+    liar, to, direct = copy_of(good, tmp_path / "liar"), tmp_path / "to", tmp_path / "direct"
+    lying = 0
+
+    def change(database: Any) -> None:
+        nonlocal lying
+        for record in database["installs"].values():
+            if record["spec"]["name"] in ("zlib", "openssl") and "external" not in record["spec"]:
+                lie(record, how)
+                lying += 1
+
+    (change_index if layout == "v3" else rewrite)(liar, change)
+    assert sync(cli, "--all", source=good, to=direct).code == 0
+    words = ("sync", "--all", "--from", liar, "--from", good, "--key", KEY, "--json")
+    plan = cli(*words, "--dry-run", "--to", to)
+    done = cli(*words, "--to", to)
+    assert (done.code, done.json["problems"], lying > 2) == (0, [], True), done.out + done.err
+    assert plan.json["plan"] == done.json["plan"]
+    assert files(to) == files(direct)
+    notes = [text for text in done.json["warnings"] if "disagree about" in text]
+    assert len(notes) == lying
+    assert all(str(liar) in note and str(good) in note for note in notes)
+    assert cli("verify", to, "--key", KEY).code == 0
+    again = cli(
+        *words, "--to", direct
+    )  # complete by another run: the liar's description gets not into the index
+    assert again.code == 0, again.err
+    assert files(to) == files(direct)
+
+
+def test_what_no_description_fits_is_a_problem_still(cli: Cli, tmp_path: Path) -> None:
+    liar, bad = (copy_of(FIXTURES / "v3-signed", tmp_path / name) for name in ("liar", "bad"))
+    _, hash_ = tarball_of(bad, "openssl")
+    next(bad.glob(f"v3/manifests/spec/openssl/*{hash_}*")).write_text("{}")
+    change_index(liar, lambda database: lie(database["installs"][hash_], "variant"))
+    done = cli(
+        "sync", "--all", "--from", liar, "--from", bad, "--key", KEY, "--to", tmp_path / "to", "--json"
+    )
+    assert (done.code, [p["hash"] for p in done.json["problems"]]) == (9, [hash_]), done.err
+    assert cli("verify", tmp_path / "to", "--key", KEY).code == 0

@@ -25,7 +25,7 @@ from ...resolver.index.readers.nodes import specfile_of_database
 from ...resolver.index.writer import INDEX_MEDIA_TYPE, index_text, manifest_text, with_closure
 from ..events import Finished, Planned
 from ..failures import caveats, for_run, texts, unique
-from ..model import Source
+from ..model import Caveat, Source
 from ..payload import Payload, deliver
 from ..quick import deliver_quickly
 from ..verify.binding import read_spec_blob
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from ...resolver.index.readers.manifest import BlobRef
     from ...resolver.index.writer import Lookup
-    from ..model import Caveat, VerifiedPackage, Wanted
+    from ..model import VerifiedPackage, Wanted
     from ..payload import Delivered
     from ..session import Session
     from ..verify.binding import SpecDocument
@@ -102,18 +102,10 @@ class Sync:
             StoreError: the destination is full or cannot be written; what is complete stays complete.
             TrustError, IntegrityError, MirrorError: not one package of the selection could be proven.
         """
-        for one in self.job.wanted:
-            self.to.expect(stem_of(one), one)
         if not self.how.dry_run:
             await to_thread.run_sync(self.to.clear)
-        listing = await to_thread.run_sync(self.to.listing)
-        if self.how.check and self.how.copy:
-            self.to.ask_again(stem_of(one) for one in self.job.wanted)
-        known, rest = split_known(self.job.wanted, self.journal, listing, check=self.how.check)
-        if not self.how.copy:
-            rest = self._copied(rest, listing)
         try:
-            plan = await self._run(known, rest, listing)
+            plan = await self._run()
         except StoreError as error:
             raise self.space.explained(error) from error.__cause__
         self.problems += self.damaged.values()
@@ -122,12 +114,13 @@ class Sync:
         self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
         failures = unique(self.caveats)
         warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures) + self.waiting
+        warnings += self.job.notes
         return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
 
-    async def _run(self, known: Sequence[Row], rest: Sequence[Wanted], listing: Listing) -> SyncPlan:
+    async def _run(self) -> SyncPlan:
         """Prove, plan and copy; return the plan. What was recorded is written whatever happens."""
         try:
-            packages = await self._prove(rest, listing, any_known=bool(known) or self.how.tolerant)
+            known, packages, listing = await self._prove()
             if not self.how.copy:
                 packages = await to_thread.run_sync(self._brought, packages)
             signers = {row.key for row in known} | {package.key or "" for package in packages}
@@ -171,22 +164,44 @@ class Sync:
         self._failed([package.wanted for package in packages], errors)
         return [package for number, package in enumerate(packages) if number not in errors]
 
-    async def _prove(
-        self, rest: Sequence[Wanted], listing: Listing, *, any_known: bool
-    ) -> list[VerifiedPackage]:
-        found, errors = await prove_selection(
-            self.session,
-            self.to,
-            rest,
-            self.job.pins,
-            lambda found: self._require_room(found, listing.blobs, {}),
-        )
-        if errors and not found and not any_known:
+    async def _prove(self) -> tuple[list[Row], list[VerifiedPackage], Listing]:
+        """Return what is complete, what was proven now, and the files that were there.
+
+        Where the mirrors that describe a package best cannot prove it, the job is made anew as others describe it.
+        """
+        while True:
+            known, rest, listing = await self._inventory()
+            found, errors = await prove_selection(
+                self.session,
+                self.to,
+                rest,
+                self.job.pins,
+                lambda found: self._require_room(found, listing.blobs, {}),  # noqa: B023 -- called before it ends
+            )
+            other = self.job.otherwise(frozenset(rest[number].hash for number in errors)) if errors else None
+            if other is None:
+                break
+            self.job = other
+            self.caveats += [_caveat(rest[number], errors[number]) for number in sorted(errors)]
+        if errors and not found and not known and not self.how.tolerant:
             raise for_run([(rest[number], errors[number]) for number in sorted(errors)], len(rest))
         self._failed(rest, errors)
         for number in sorted(found):
             self.caveats += caveats(found[number].failures)
-        return [found[number] for number in sorted(found)]
+        return known, [found[number] for number in sorted(found)], listing
+
+    async def _inventory(self) -> tuple[list[Row], list[Wanted], Listing]:
+        """Return what the journal says is complete, what has to be proven, and the files that are there."""
+        self.problems, self.failed = list(self.job.missing), set()
+        for one in self.job.wanted:
+            self.to.expect(stem_of(one), one)
+        listing = await to_thread.run_sync(self.to.listing)
+        if self.how.check and self.how.copy:
+            self.to.ask_again(stem_of(one) for one in self.job.wanted)
+        known, rest = split_known(
+            self.job.wanted, self.journal, listing, check=self.how.check, doubtful=self.job.disputed
+        )
+        return known, rest if self.how.copy else self._copied(rest, listing), listing
 
     def _failed(self, wanted: Sequence[Wanted], errors: Mapping[int, CachefetchError]) -> None:
         stems = [stem_of(wanted[number]) for number in errors]
@@ -464,6 +479,11 @@ def nodes_of_document(to: Destination, path: str) -> dict[str, tuple[Mapping[str
     entries: Any = document.raw["spec"]
     raws = entries if isinstance(entries, list) else entries["nodes"]
     return {node.hash: (raw, document.format) for node, raw in zip(document.nodes, raws, strict=True)}
+
+
+def _caveat(wanted: Wanted, error: CachefetchError) -> Caveat:
+    """Return the warning about mirrors that could not prove a package as they describe it."""
+    return Caveat(error.code, error.message, " and ".join(source.mirror for source in wanted.sources))
 
 
 def _not_copied(wanted: Wanted) -> CachefetchError:

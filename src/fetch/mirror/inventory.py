@@ -52,17 +52,22 @@ def stem_of(wanted: Wanted) -> str:
 
 
 def split_known(
-    wanted: Sequence[Wanted], journal: Journal, listing: Listing, *, check: bool
+    wanted: Sequence[Wanted],
+    journal: Journal,
+    listing: Listing,
+    *,
+    check: bool,
+    doubtful: Container[str] = (),
 ) -> tuple[list[Row], list[Wanted]]:
     """Split a selection into what is recorded as complete at the destination, and what has to be proven.
 
-    With `check` nothing is taken from the journal.
+    With `check` nothing is taken from the journal; packages whose hash is `doubtful` never are.
     """
     known: list[Row] = []
     rest: list[Wanted] = []
     for one in wanted:
         stem = stem_of(one)
-        row = None if check else journal.rows.get(stem)
+        row = None if check or one.hash in doubtful else journal.rows.get(stem)
         if (
             row is not None
             and stem in listing.manifests

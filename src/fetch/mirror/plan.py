@@ -72,6 +72,11 @@ class Job:
         lookup: the sources' node of a DAG hash, for the index.
         pins: DAG hash -> sha256 that a lock file promises of the tarball.
         awaited: DAG hashes of packages that may come later: what needs one that is not there yet is not listed.
+        otherwise: given the DAG hashes of packages that could not be proven, returns the job as other mirrors describe
+            these; None when all agree about them.
+        disputed: DAG hashes that mirrors describe differently: what the journal has of them does not show which
+            description it was proven by.
+        notes: sentences about these.
     """
 
     wanted: tuple[Wanted, ...]
@@ -81,6 +86,9 @@ class Job:
     lookup: Lookup
     pins: Mapping[str, str] = field(default_factory=dict)
     awaited: frozenset[str] = frozenset()
+    otherwise: Callable[[frozenset[str]], Job | None] = field(default=lambda _: None)
+    disputed: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class Specs:
         self._named: dict[str, list[Record]] = {}
         #: By hash, the disputes that look-ups came upon.
         self.disputes: dict[str, Dispute] = {}
+        self._discredited: dict[str, frozenset[str]] = {}
 
     @property
     def sources(self) -> tuple[SpecSource, ...]:
@@ -221,6 +222,25 @@ class Specs:
         """Return a sentence for each of these hashes that the mirrors describe differently, by hash."""
         return tuple(str(self.disputes[hash_]) for hash_ in sorted(self.disputes.keys() & set(hashes)))
 
+    def discredit(self, hashes: Iterable[str]) -> bool:
+        """Let other descriptions of disputed hashes count from now on; False when there are no others.
+
+        For hashes whose binaries the mirrors that counted could not prove: the index of each may be the one that lies.
+        """
+        changed_any = False
+        for hash_ in self.disputes.keys() & set(hashes):
+            dispute = self.disputes[hash_]
+            before = self._discredited.get(hash_, frozenset())
+            if before.issuperset(dispute.others):
+                continue
+            self._discredited[hash_] = before.union(dispute.kept)
+            del self.disputes[hash_]
+            changed_any = True
+        if changed_any:  # a description has a name of its own, under which other look-ups found it or not
+            self._cache.clear()
+            self._named.clear()
+        return changed_any
+
     def _merge(self, records: Iterable[tuple[str, Record]]) -> list[Record]:
         """Merge (mirror, record) by hash, fill the cache, return in the order of hashes."""
         if len(self._sources) == 1:  # a source has one description of a hash
@@ -232,7 +252,7 @@ class Specs:
             groups.setdefault(record.node.hash, []).append((mirror, record))
         merged = []
         for hash_ in sorted(groups):
-            record, dispute = _merged(groups[hash_])
+            record, dispute = _merged(groups[hash_], self._discredited.get(hash_, frozenset()))
             self._cache[hash_] = record
             if dispute:
                 self.disputes[hash_] = dispute
@@ -240,10 +260,11 @@ class Specs:
         return merged
 
 
-def _merged(group: list[tuple[str, Record]]) -> tuple[Record, Dispute | None]:
+def _merged(group: list[tuple[str, Record]], discredited: frozenset[str]) -> tuple[Record, Dispute | None]:
     """Merge the descriptions of one hash: the fullest counts, and only who agrees with it is a holder.
 
-    One hash is one node, so of two that differ one is wrong; which one, only the signed document tells.
+    One hash is one node, so of two that differ one is wrong; which one, only the signed document tells. The description
+    of a `discredited` mirror counts only where there is no other.
     """
     first = group[0][1]
     if len(group) == 1:
@@ -251,7 +272,8 @@ def _merged(group: list[tuple[str, Record]]) -> tuple[Record, Dispute | None]:
     if all(record.node == first.node for _, record in group):
         best, differing = first, {}
     else:
-        best = min((record for _, record in group), key=_fullest)
+        trusted = [record for mirror, record in group if mirror not in discredited]
+        best = min(trusted or [record for _, record in group], key=_fullest)
         differing = {
             mirror: words for mirror, record in group if (words := _differences(best.node, record.node))
         }
