@@ -265,12 +265,34 @@ class Base:
         from .fetch.model import Caveat, Receipt
 
         receipt = receipt.with_warnings("key-file", self._key_problems)
+        if self._sources is not None:
+            notes = self._sources.specs.dispute_notes(item.hash for item in receipt.items)
+            receipt = receipt.with_warnings("mirrors-disagree", notes)
         more = tuple(
             Caveat(code, message, mirror)
             for code, doubts in (("history-damaged", self.forgotten), ("rollback", self.rollbacks))
             for mirror, message in doubts
         )
         return Receipt(receipt.items, receipt.network_bytes, receipt.warnings + more, receipt.status)
+
+    def reconsider(self, error: CachefetchError) -> bool:
+        """Let what other mirrors say of the packages that a fetch could not bring count from now on.
+
+        Mirrors may describe a package differently; one of them lies. The fullest description counts first, with its own
+        mirrors only. When these do not deliver what they describe, resolve again after this.
+
+        Args:
+            error: what `fetch` raised.
+
+        Returns:
+            False when the mirrors agree about all of these packages, or every description was tried.
+        """
+        hashes: set[str] = set()
+        cause: BaseException | None = error
+        while isinstance(cause, CachefetchError):
+            hashes.update(str(one.get("hash")) for one in cause.context.get("failures", ()))
+            cause = cause.__cause__
+        return self._sources is not None and self._sources.specs.discredit(hashes)
 
     def _resolve_steps(
         self,
@@ -294,7 +316,7 @@ class Base:
             self._known[frozenset(hash_ for _, _, hash_ in known)] = sources
         facts = host if host is not None else self._detect(None)
         asked, answers = "", os.path.join(self.options.config.cache_dir, "index", "answers")
-        if is_askable(specs, requirements, others, pinned):
+        if not sources.specs.reconsidered and is_askable(specs, requirements, others, pinned):
             same = {
                 "specs": list(specs),
                 "unify": unify,

@@ -11,6 +11,7 @@ import time
 from functools import partial
 
 from .base import Base, answer_local, is_local, not_both
+from .errors import CachefetchError
 from .portal import Portal
 from .sources import Pause
 
@@ -166,12 +167,19 @@ class Client(Base):
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
         )
-        specs, answer = self._resolved(specs, requirements, resolution, ask)
-        here = None if adopt is not None else self._here(specs, answer, deps, to)
-        if here is not None:
-            return here
-        work = partial(self._async.fetch, *specs, resolution=answer, host=host, to=to, adopt=adopt, deps=deps)
-        return self._portal.call(work)
+        while True:
+            left, answer = self._resolved(specs, requirements, resolution, ask)
+            here = None if adopt is not None else self._here(left, answer, deps, to)
+            if here is not None:
+                return here
+            work = partial(
+                self._async.fetch, *left, resolution=answer, host=host, to=to, adopt=adopt, deps=deps
+            )
+            try:
+                return self._portal.call(work)
+            except CachefetchError as error:
+                if resolution is not None or not self.reconsider(error):
+                    raise
 
     def plan(
         self,

@@ -276,10 +276,17 @@ class AsyncClient(Fetching):
         ask = partial(
             self.resolve, host=host, unify=unify, requirements=requirements, prereleases=prereleases
         )
-        request = await self._request(await self._asked(specs, requirements, resolution, ask), deps, engine)
-        with request.missing_explained():
-            receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
-        return self._with_caveats(receipt)
+        while True:
+            asked = await self._asked(specs, requirements, resolution, ask)
+            try:
+                request = await self._request(asked, deps, engine)
+                with request.missing_explained():
+                    receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
+            except CachefetchError as error:
+                if resolution is None and self.reconsider(error):
+                    continue
+                raise
+            return self._with_caveats(receipt)
 
     async def plan(
         self,

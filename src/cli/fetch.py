@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import CachefetchError
 from ..resolver import explain
 from .options import (
     add_host,
@@ -69,29 +70,40 @@ def execute(args: argparse.Namespace) -> int:
     with reporter_for(args) as reporter, client_from(args, reporter=reporter, limits=_limits(args)) as client:
         if args.lock:
             return _locked(args, client)
-        options: dict[str, Any] = {"deps": not args.no_deps}
-        specs, misfits = args.spec, ""
-        requirements = requirements_from(args)
-        if args.env:
-            specs, misfits = _environment(args, client)
-            options["deps"] = False
-        elif requirements or not client.pins(*specs):
-            answer = client.resolve(
-                *args.spec,
-                host=host_from(args, client),
-                unify=not args.no_unify,
-                requirements=requirements,
-                prereleases=args.pre,
-            )
-            options["resolution"], specs = answer, []
-            if answer.status in ("ok", "incomplete"):
-                for root in answer.roots:
-                    say(explain.one_line(root), args)
-        if args.dry_run or args.plan:
-            if misfits:
-                say(f"warning: {misfits}")
-            return _show_plan(client.plan(*specs, **options), args)
-        receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
+        while True:
+            try:
+                return _asked(args, client)
+            except CachefetchError as error:
+                if not client.reconsider(error):
+                    raise
+                say(f"warning: {error.message}")
+
+
+def _asked(args: argparse.Namespace, client: Client) -> int:
+    """Resolve and fetch, or plan, what the arguments name."""
+    options: dict[str, Any] = {"deps": not args.no_deps}
+    specs, misfits = args.spec, ""
+    requirements = requirements_from(args)
+    if args.env:
+        specs, misfits = _environment(args, client)
+        options["deps"] = False
+    elif requirements or not client.pins(*specs):
+        answer = client.resolve(
+            *args.spec,
+            host=host_from(args, client),
+            unify=not args.no_unify,
+            requirements=requirements,
+            prereleases=args.pre,
+        )
+        options["resolution"], specs = answer, []
+        if answer.status in ("ok", "incomplete"):
+            for root in answer.roots:
+                say(explain.one_line(root), args)
+    if args.dry_run or args.plan:
+        if misfits:
+            say(f"warning: {misfits}")
+        return _show_plan(client.plan(*specs, **options), args)
+    receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
     _print(receipt.with_warnings("other-host", (misfits,)) if misfits else receipt, args)
     return 0
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.functional.conftest import FIXTURES, KEY, MIRROR, Done
+from tests.functional.conftest import DEBIAN, FIXTURES, KEY, MIRROR, Done, host
 from tests.functional.test_repair import copy_of
 from tests.functional.test_sync import files, sync, tarball_of, verified
 from tests.functional.test_verify import blob_of, flip, manifest_of
 from tests.functional.test_verify_formats import change_index, rewrite
+
+from cachefetch import Client
+from cachefetch.resolver.host.overrides import HostOverrides, parse_compiler, parse_libc
 
 Cli = Callable[..., Done]
 
@@ -154,3 +157,54 @@ def test_what_no_description_fits_is_a_problem_still(cli: Cli, tmp_path: Path) -
     )
     assert (done.code, [p["hash"] for p in done.json["problems"]]) == (9, [hash_]), done.err
     assert cli("verify", tmp_path / "to", "--key", KEY).code == 0
+
+
+def liar_beside(good: Path, to: Path, change: Callable[[Any], None]) -> Path:
+    liar = copy_of(good, to)
+    change_index(liar, change)
+    return liar
+
+
+@pytest.mark.parametrize("how", ["cli", "client"])
+def test_a_fetch_too_tries_what_other_mirrors_say(cli: Cli, tmp_path: Path, how: str) -> None:
+    good = FIXTURES / "v3-signed"
+
+    def change(database: Any) -> None:
+        for record in database["installs"].values():
+            if record["spec"]["name"] in ("zlib", "py-multidict"):
+                lie(record, "variant")
+
+    liar = liar_beside(good, tmp_path / "liar", change)
+    if how == "client":
+        with Client(mirrors=[str(liar), str(good)], keys=[KEY]) as client:
+            libc, gcc = parse_libc("glibc@2.36"), parse_compiler("gcc@12.2.0")
+            here = HostOverrides("linux", "debian12", "x86_64_v3", libc, (gcc,))
+            receipt = client.fetch("py-multidict@6.1.0", host=client.host(here))
+        codes = {warning.code: warning.message for warning in receipt.warnings}
+        assert {"zlib", "py-multidict"} <= {item.name for item in receipt.items}
+    else:
+        words = ("fetch", "py-multidict@6.1.0", "-m", liar, "-m", good, "--key", KEY, *DEBIAN, "--json")
+        done = cli(*words)
+        assert done.code == 0, done.err
+        codes = {warning["code"]: warning["message"] for warning in done.json["warnings"]}
+        assert cli(*words).code == 0  # what is in the store does not depend on it
+    assert str(liar) in codes["mirrors-disagree"]
+    assert str(good) in codes["mirrors-disagree"]
+
+
+def test_an_index_that_makes_a_binary_fit_does_not_choose_it(cli: Cli, tmp_path: Path) -> None:
+    """The choice is made anew, so that nothing is delivered that does not run here."""
+    good = FIXTURES / "v3-signed"
+    old = host("linux", "debian12", "x86_64", "glibc@2.36", "gcc@12.2.0")
+
+    def change(database: Any) -> None:
+        for record in database["installs"].values():
+            if record["spec"]["arch"]["target"] == "x86_64_v3":
+                lie(record, "variant")
+                record["spec"]["arch"]["target"] = "x86_64"
+
+    liar = liar_beside(good, tmp_path / "liar", change)
+    words = ("zlib", "-m", liar, "-m", good, "--key", KEY, *old, "--json")
+    assert cli("resolve", *words).code == 0  # who only asks an index believes it
+    done = cli("fetch", *words)
+    assert (done.code, done.json["status"]) == (3, "no-candidate"), done.out + done.err

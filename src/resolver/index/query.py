@@ -222,6 +222,11 @@ class Specs:
         """Return a sentence for each of these hashes that the mirrors describe differently, by hash."""
         return tuple(str(self.disputes[hash_]) for hash_ in sorted(self.disputes.keys() & set(hashes)))
 
+    @property
+    def reconsidered(self) -> bool:
+        """True once another description than the fullest counts for some hash."""
+        return bool(self._discredited)
+
     def discredit(self, hashes: Iterable[str]) -> bool:
         """Let other descriptions of disputed hashes count from now on; False when there are no others.
 
