@@ -247,7 +247,9 @@ def _print(receipt: Receipt, args: argparse.Namespace) -> None:
         document(receipt.to_dict())
     else:
         for item in receipt.items:
-            line(f"{item.name}@{item.version}  /{item.hash}  {item.origin}  {item.path}")
+            # The document says "network" of every mirror; of a directory that would be untrue to a reader.
+            origin = "mirror" if item.origin == "network" else item.origin
+            line(f"{item.name}@{item.version}  /{item.hash}  {origin}  {item.path}")
     for warning in receipt.warnings:
         say(f"warning: {warning.message}")
     size = sum(item.size for item in receipt.items)

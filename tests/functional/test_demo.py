@@ -50,6 +50,8 @@ def test_demo_ends_with_verified_files(
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert (example_mirror / "blobs/sha256" / digest[:2] / digest).is_file()
         assert path.name in done.stdout
+    assert "0 bytes over the network" in done.stdout + done.stderr
+    assert "  network  " not in done.stdout  # the mirror is a directory
 
 
 def test_demo_leaves_the_store_of_the_user_alone(repository: Path, tmp_path: Path) -> None:
