@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: Said of what exists and is no file; the error has `errno.EINVAL`.
 NOT_REGULAR = "not a regular file"
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def open_descriptor(path: str) -> int:
@@ -20,10 +21,16 @@ def open_descriptor(path: str) -> int:
     Raises:
         OSError: as `os.open`; IsADirectoryError for a directory; EINVAL for a FIFO, socket or device.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    mode = os.fstat(descriptor).st_mode
+    return open_and_stat(path)[0]
+
+
+def open_and_stat(path: str) -> tuple[int, os.stat_result]:
+    """Return descriptor and state; see `open_descriptor`."""
+    descriptor = os.open(path, _FLAGS)
+    info = os.fstat(descriptor)
+    mode = info.st_mode
     if stat.S_ISREG(mode):
-        return descriptor
+        return descriptor, info
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

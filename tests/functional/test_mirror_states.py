@@ -430,3 +430,20 @@ def test_a_file_of_zero_bytes_is_a_write_that_was_cut_off(cli: Callable[..., Don
     assert both.code == 0
     assert [state["state"] for state in json.loads(both.out)["mirrors"]] == ["fresh", "corrupt"]
     assert cli("resolve", "py-multidict", "-m", str(tmp_path / "index.json"), *DEBIAN).code == 8
+
+
+@pytest.mark.parametrize("character", ["\x7f", "\x1b", "\u2028"])
+def test_a_record_with_a_control_character_is_left_out_and_told(
+    cli: Callable[..., Done], tmp_path: Path, character: str
+) -> None:
+    """It would act on a terminal, or end a line there; DEL alone may stand in JSON as it is."""
+    hash_ = "hkxr7ts5yajkxftpjduah3ktcuc7ad3l"
+    document = json.loads(_blob_of(GOOD))
+    installs = document["database"]["installs"]
+    installs[hash_]["spec"]["parameters"]["note"] = f"a{character}b"
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    done = cli("list", "zlib", "-m", str(path), "--json")
+    assert hash_ not in {spec["hash"] for spec in done.json["specs"]}
+    (state,) = done.json["mirrors"]
+    assert "printable" in state["detail"]

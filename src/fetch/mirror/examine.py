@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ...errors import BindingError, CachefetchError, DigestError, FormatError, NotFoundError, TruncatedError
-from ...regular import open_descriptor
+from ...regular import open_and_stat, open_descriptor
 from ...resolver.index.readers.manifest import spec_manifest_path
-from ...resolver.index.readers.nodes import node_from_dict
+from ...resolver.index.readers.nodes import is_plain, node_from_dict
 from ..verify.binding import differences, read_root_entry, root_node
 from ..verify.policy import apply
 from .accepted import refused_manifest, refused_record, remarks_on_blob, remarks_on_spec
@@ -228,8 +228,9 @@ class Examiner:
 
     def remark(self, path: str, texts: Iterable[str]) -> None:
         """Note what is odd about a file; any thread may."""
-        with self._mutex:
-            self.found.remark(path, texts)
+        if found := list(texts):  # hardly ever
+            with self._mutex:
+                self.found.remark(path, found)
 
     def _nodes(
         self,
@@ -245,7 +246,7 @@ class Examiner:
         """
         record = self._record(text, wrong) if text else None
         if entry is not None and record is not None and entry[1] == self.rules.specfile:
-            both = _same(entry[0], hash_, record, entry[1])
+            both = _same(entry[0], hash_, record, entry[1], plain=is_plain(text))
             if both is not None:
                 self._bind(both, path, wrong)
                 return both, both
@@ -319,11 +320,13 @@ class Examiner:
             self.found.odd.append(made(tuple(wrong), known.record, known.external))
 
 
-def _same(entry: Mapping[str, Any], hash_: str, record: Mapping[str, Any], specfile: int) -> Node | None:
+def _same(
+    entry: Mapping[str, Any], hash_: str, record: Mapping[str, Any], specfile: int, *, plain: bool
+) -> Node | None:
     """Return the node when the index has it as the spec document does, None otherwise or when it is damaged."""
     try:
         if entry.get("hash") == hash_ and record["spec"] == entry:
-            return node_from_dict(entry, hash=hash_, specfile=specfile)
+            return node_from_dict(entry, hash=hash_, specfile=specfile, plain=plain)
     except (RecursionError, FormatError):
         pass  # said by whoever looks at them one by one
     return None
@@ -344,9 +347,9 @@ def hash_file(path: str, size: int | None = None) -> tuple[int, str, bytes]:
 
     One that has not `size` bytes is not read, and has the digest of nothing.
     """
-    descriptor = open_descriptor(path)
+    descriptor, info = open_and_stat(path)
     try:
-        found, digest, head = os.fstat(descriptor).st_size, hashlib.sha256(), b""
+        found, digest, head = info.st_size, hashlib.sha256(), b""
         if size in (None, found):
             view, left = _BUFFER.view, found
             while left > 0 and (got := os.readv(descriptor, [view])):

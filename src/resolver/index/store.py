@@ -24,7 +24,7 @@ except ImportError:  # not CPython
 from ...errors import FormatError, StoreError, cannot_write
 from ..model import Record
 from .readers.compact import compact_record
-from .readers.nodes import node_from_dict, specfile_of_database
+from .readers.nodes import is_plain, node_from_dict, specfile_of_database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -500,9 +500,7 @@ class StoredIndex:
                 return self._record(*found)
             data = json.loads(text)
             # JSON cannot hold a control character but by an escape.
-            node = node_from_dict(
-                data["spec"], hash=hash, specfile=self._specfile, plain=text.isascii() and b"\\" not in text
-            )
+            node = node_from_dict(data["spec"], hash=hash, specfile=self._specfile, plain=is_plain(text))
             if node.format > _NEWEST_SPECFILE:
                 raise ValueError(f"specfile version {node.format}")
         except (

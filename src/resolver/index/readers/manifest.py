@@ -6,6 +6,7 @@ the text gets here (``fetch/verify``). Rules: Spack 1.1 ``url_buildcache``, docs
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
@@ -259,6 +260,7 @@ def _extra(document: dict[str, Any], records: list[dict[str, Any]]) -> tuple[str
     return tuple(sorted(found))
 
 
+@functools.lru_cache(256)  # of a few texts, asked for each blob of each manifest
 def _media_version(media_type: str, prefix: str) -> int:
     """Return the version number after `prefix`, -1 for another kind of record."""
     found = _MEDIA_VERSION.match(media_type, len(prefix)) if media_type.startswith(prefix) else None

@@ -114,6 +114,11 @@ def _node(name: str, data: Mapping[str, Any], hash: Any, specfile: int | None) -
     )
 
 
+def is_plain(text: bytes) -> bool:
+    """Tell whether no text of this JSON can have a control character, for `node_from_dict`; False is no news."""
+    return text.isascii() and b"\\" not in text and b"\x7f" not in text
+
+
 def check_printable(data: Any) -> None:
     """Refuse a document with a text, key or value, that has control characters: some would act on a terminal.
 
