@@ -90,6 +90,10 @@ class Client(Base):
         try:
             if self._made is not None and self._portal.started:
                 self._portal.call(self._made.aclose)
+            elif self._made is not None and self._made._transports is not None:
+                from .fetch.aio import at_once
+
+                at_once(self._made.aclose())  # what was used without a loop closes without one
         finally:
             self._portal.close()
 
@@ -130,9 +134,9 @@ class Client(Base):
     ) -> Receipt:
         """See `AsyncClient.fetch_locked`."""
         host = host if host is not None else self.host()
-        here = None if adopt is not None else self._async._locked_here(lock, host, to)
-        if here is not None:
-            return here
+        early = self._async._locked_early(lock, host, to, adopt)
+        if early is not None:
+            return early
         return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to, adopt=adopt))
 
     def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:
@@ -169,14 +173,12 @@ class Client(Base):
         )
         while True:
             left, answer = self._resolved(specs, requirements, resolution, ask)
-            here = None if adopt is not None else self._here(left, answer, deps, to)
-            if here is not None:
-                return here
             work = partial(
                 self._async.fetch, *left, resolution=answer, host=host, to=to, adopt=adopt, deps=deps
             )
             try:
-                return self._portal.call(work)
+                early = self._early(left, answer, deps, to, adopt)
+                return self._portal.call(work) if early is None else early
             except CachefetchError as error:
                 if resolution is not None or not self.reconsider(error):
                     raise
@@ -198,15 +200,28 @@ class Client(Base):
         specs, answer = self._resolved(specs, requirements, resolution, ask)
         return self._portal.call(partial(self._async.plan, *specs, resolution=answer, host=host, deps=deps))
 
-    def _here(
-        self, specs: tuple[str, ...], answer: Resolution | None, deps: bool, to: str | None
+    def _early(
+        self,
+        specs: tuple[str, ...],
+        answer: Resolution | None,
+        deps: bool,
+        to: str | None,
+        adopt: str | None,
     ) -> Receipt | None:
-        """Return the receipt when all is in the store, as it was verified: that needs no event loop."""
-        if answer is not None:
-            if answer.status != "ok":
-                return None
-            return self._async._chosen_here(answer, self._run(self._behind(answer)), deps, to)
-        return None if deps else self._async._pinned_here(self.pins(*specs), to)
+        """Fetch without an event loop as far as that goes, which is mostly to the end; None when nothing was begun."""
+        if answer is None:
+            return None if deps else self._async._pinned_early(self.pins(*specs), to, adopt)
+        if answer.status != "ok":
+            return None
+        from .fetch.model import Receipt
+
+        begun = self._async._chosen_early(answer, self._run(self._behind(answer)), deps, to, adopt)
+        if begun is None or isinstance(begun, Receipt):
+            return begun
+        try:
+            return self._portal.call(partial(self._async._finish, begun))
+        finally:
+            begun.run.close()
 
     def _resolved(
         self,

@@ -10,11 +10,13 @@ from functools import partial
 
 from .errors import (
     CachefetchError,
+    MissingError,
     NoUsableMirrorError,
     UsageError,
 )
 from .fetching import (
     Fetching,
+    as_locked,
     policies_of,
     refuse_changes,
     require_adoptable,
@@ -175,19 +177,18 @@ class AsyncClient(Fetching):
             PolicyError: a mirror's signature policy is weaker than the locked one.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
-        from anyio import to_thread
-
         from .fetch.execute import fetch_items
 
         facts = host if host is not None else await self.host()
-        here = None if adopt is not None else await to_thread.run_sync(self._locked_here, lock, facts, to)
-        if here is not None:
-            return here
+        self._require_lock(lock, facts)
         require_directory(to)
         require_adoptable(adopt)
-        engine = self._engine()
-        wanted = await self._locked_wanted(lock, facts, engine)
-        receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
+        engine, wanted, accept = self._engine(), self._wanted_of_lock(lock), as_locked(lock)
+        try:
+            receipt = await fetch_items(wanted, to=to, adopt=adopt, accept=accept, **engine)
+        except MissingError:  # under the names of layout 3: an index may know others
+            wanted = await self._locked_wanted(lock, facts, engine)
+            receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
         return self._with_lock_note(receipt, lock, facts)
 
     async def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:

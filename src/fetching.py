@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from .fetch.model import Receipt, Source, VerifiedPackage, Wanted
     from .fetch.present import Present
+    from .fetch.run import Run
     from .lockfile import Lock, Locked, LockedPolicy
     from .resolver.model import Host, Node
     from .resolver.resolution import Artifact, Resolution
@@ -85,39 +86,67 @@ class Fetching(Driver):
         artifacts = answer.closure if deps else [root.chosen for root in answer.roots if root.chosen]
         return tuple(wanted_of_artifact(artifact, sources, delivery, learned) for artifact in artifacts)
 
-    def _chosen_here(
-        self, answer: Resolution, sources: Sources, deps: bool, to: str | None
-    ) -> Receipt | None:
-        """Return the receipt when all that an answer chose is present. Opens no network."""
-        require_directory(to)
+    def _chosen_early(
+        self, answer: Resolution, sources: Sources, deps: bool, to: str | None, adopt: str | None
+    ) -> Receipt | Begun | None:
+        """Fetch what an answer chose as far as it goes without an event loop; `_finish` does the rest.
+
+        None when what to fetch is not known before the network was asked.
+        """
+        from .fetch.model import Receipt
+
         if answer.status != "ok" or (deps and not all(root.closure_known for root in answer.roots)):
             return None
-        found = self._receipt_if_present(self._wanted_of(answer, sources, self._delivery(sources), deps), to)
-        return found and self._with_caveats(found)
+        nodes = tuple(n for a in answer.closure if (n := sources.specs.get(a.hash)))
+        wanted = self._wanted_of(answer, sources, self._delivery(sources), deps)
+        found = self._early(wanted, to, adopt)
+        if isinstance(found, Receipt):
+            return self._with_caveats(found)
+        return Begun(found, _Request(wanted, answer, nodes))
 
-    def _pinned_here(self, pins: tuple[Pin, ...], to: str | None) -> Receipt | None:
-        """Return the receipt when the pinned packages are present. Opens no network."""
-        require_directory(to)
-        wanted = self._wanted_by_name([(pin.name, pin.version, pin.hash) for pin in pins])
-        found = self._receipt_if_present(wanted, to)
-        return found and self._with_caveats(found)
+    async def _finish(self, begun: Begun) -> Receipt:
+        """Go on in an event loop with what was begun without one."""
+        with begun.request.missing_explained():
+            return self._with_caveats(await begun.run.finish())
 
-    def _receipt_if_present(
+    def _pinned_early(self, pins: tuple[Pin, ...], to: str | None, adopt: str | None) -> Receipt | None:
+        """Fetch the pinned packages without an event loop; None when that does not do: begin again in one."""
+        from .fetch.model import Receipt
+
+        found = self._early(
+            self._wanted_by_name([(pin.name, pin.version, pin.hash) for pin in pins]), to, adopt
+        )
+        if isinstance(found, Receipt):
+            return self._with_caveats(found)
+        found.close()
+        return None
+
+    def _locked_early(self, lock: Lock, facts: Host, to: str | None, adopt: str | None) -> Receipt | None:
+        """Refuse what a lock file does not allow; fetch the rest without an event loop, None when that does not do."""
+        from .fetch.model import Receipt
+
+        self._require_lock(lock, facts)
+        found = self._early(self._wanted_of_lock(lock), to, adopt, as_locked(lock))
+        if isinstance(found, Receipt):
+            return self._with_lock_note(found, lock, facts)
+        found.close()
+        return None
+
+    def _wanted_of_lock(self, lock: Lock) -> tuple[Wanted, ...]:
+        return self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
+
+    def _early(
         self,
         wanted: tuple[Wanted, ...],
         to: str | None,
-        check: Callable[[Sequence[Present]], None] = lambda _: None,
-    ) -> Receipt | None:
-        from .fetch.events import Reporter
-        from .fetch.present import look, receipt
+        adopt: str | None,
+        accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
+    ) -> Receipt | Run:
+        from .fetch.execute import fetch_early
 
-        store = self._store()
-        found = look(store, wanted)
-        here = [one for one in found if one is not None]
-        if len(here) < len(found):
-            return None
-        check(here)
-        return receipt(store, here, to, self._reporter or Reporter())
+        require_directory(to)
+        require_adoptable(adopt)
+        return fetch_early(wanted, to=to, adopt=adopt, accept=accept, **self._engine())
 
     async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:
         """Return the pinned packages and, from their verified spec documents, their closure."""
@@ -201,25 +230,6 @@ class Fetching(Driver):
         refuse_changes(lock, tuple(map(_locked, packages)))
         return wanted
 
-    def _locked_here(self, lock: Lock, facts: Host, to: str | None) -> Receipt | None:
-        """Refuse what a lock file does not allow; return the receipt when all of it is present. Opens no network."""
-        from .lockfile import Locked
-
-        self._require_lock(lock, facts)
-        require_directory(to)
-
-        def check(here: Sequence[Present]) -> None:
-            pairs = ((one, one.wanted) for one in here)
-            found = (
-                Locked(w.name, w.version, w.hash, one.sha256, one.size, one.spec_sha256, one.spec_size)
-                for one, w in pairs
-            )
-            refuse_changes(lock, tuple(found))
-
-        wanted = self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
-        receipt = self._receipt_if_present(wanted, to, check)
-        return receipt and self._with_lock_note(receipt, lock, facts)
-
     async def _locked_packages(self, answer: Resolution) -> tuple[Resolution, tuple[Locked, ...]]:
         """Prove the manifests of the closure; return the answer with a known closure, and the digests."""
         if answer.status != "ok":
@@ -284,6 +294,14 @@ class _Request:
                 raise
             lacking = with_missing(self.answer, error.missing, self.nodes)
             raise resolution_error(lacking, error) from error
+
+
+@frozen
+class Begun:
+    """A fetch that began without an event loop, and what it was asked for."""
+
+    run: Run
+    request: _Request
 
 
 @contextmanager
@@ -394,14 +412,22 @@ def policies_of(mirrors: Iterable[Mirror]) -> tuple[LockedPolicy, ...]:
     )
 
 
-def _locked(package: VerifiedPackage) -> Locked:
+def _locked(package: Present | VerifiedPackage) -> Locked:
+    from .fetch.present import Present
     from .lockfile import Locked
 
-    tarball, spec = package.tarball, package.spec
+    if isinstance(package, Present):
+        digests = (package.sha256, package.size, package.spec_sha256, package.spec_size)
+    else:
+        tarball, spec = package.tarball, package.spec
+        digests = (tarball.sha256, tarball.size, spec.sha256, spec.size)
     wanted = package.wanted
-    return Locked(
-        wanted.name, wanted.version, wanted.hash, tarball.sha256, tarball.size, spec.sha256, spec.size
-    )
+    return Locked(wanted.name, wanted.version, wanted.hash, *digests)
+
+
+def as_locked(lock: Lock) -> Callable[[Sequence[Present | VerifiedPackage]], None]:
+    """Return what refuses packages that are not those of a lock file."""
+    return lambda them: refuse_changes(lock, tuple(map(_locked, them)))
 
 
 def refuse_changes(lock: Lock, packages: tuple[Locked, ...]) -> None:

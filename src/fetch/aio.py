@@ -4,6 +4,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
     from anyio import (
         CancelScope as CancelScope,
     )
@@ -31,7 +36,20 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
+        if name.startswith("__"):  # asked by the import itself
+            raise AttributeError(name)
         import anyio.to_thread
 
         found = globals()[name] = getattr(anyio, name)
         return found
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing in an event loop, and return its result."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise AssertionError("it waits for something, and there is no event loop")

@@ -14,11 +14,12 @@ from .session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .limits import Limits
     from .model import Receipt, VerifiedPackage, Wanted
     from .plan import FetchPlan
+    from .present import Present
     from .store.cas import Store
     from .transports import Transports
 
@@ -89,6 +90,7 @@ async def fetch_items(
     adopt: str | None = None,
     meter: Meter | None = None,
     clockwork: Clockwork | None = None,
+    accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
 ) -> Receipt:
     """Fetch and verify packages: all metadata first, then, when all of it is proven, the payloads.
 
@@ -98,6 +100,7 @@ async def fetch_items(
     Args:
         to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
         adopt: directory with payloads that other tools fetched; see `adopt.adopt`.
+        accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
 
     Raises:
         CachefetchError: as `prove_items` before the first payload byte; later the most serious failure of the
@@ -105,7 +108,7 @@ async def fetch_items(
         StoreError: no space (seen before the first payload byte where it can be), no permission.
     """
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-    return await Run(session, wanted, to, adopt).finish()
+    return await Run(session, wanted, to, adopt, accept).finish()
 
 
 def fetch_early(
@@ -120,13 +123,15 @@ def fetch_early(
     adopt: str | None = None,
     meter: Meter | None = None,
     clockwork: Clockwork | None = None,
+    accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
 ) -> Receipt | Run:
     """Fetch without an event loop: what goes well is done here, for the rest `Run.finish` goes on.
 
     asyncio and anyio take as long to load as hundreds of small packages to fetch (docs/decisions/0012). Arguments and
-    errors as for `fetch_items`. Call `close` or `finish` of the run that is returned.
+    errors as for `fetch_items`; `accept` as for `Run`. Call `close` or `finish` of the run that is returned.
     """
-    run = Run(_session(store, transports, limits, reporter, offline, meter, clockwork), wanted, to, adopt)
+    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
+    run = Run(session, wanted, to, adopt, accept)
     return run.begin() or run
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 
 from ..errors import BindingError, ConfigError, FormatError, NotFoundError, StoreError
 from ..regular import open_regular
 from ..resolver.index.readers import Get, join
 from ..resolver.index.readers.manifest import KEY_INDEX_MANIFEST, key_manifest_path, parse_manifest
+from ..values import frozen
 from .keyfiles import MAX_KEY_SIZE, NAME
 from .transports import redact
 from .verify.binding import check_blob
@@ -221,7 +221,7 @@ def _failed(verb: str, path: str, error: OSError) -> NoReturn:
     ) from error
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Published:
     """A public key beside a mirror's packages: what it says of itself, and its bytes. Not trusted by being there."""
 

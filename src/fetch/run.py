@@ -25,8 +25,8 @@ from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from typing import TypeVar
 
     from .model import VerifiedPackage, Wanted
     from .payload import Delivered
@@ -48,18 +48,28 @@ class LoopNeeded(Exception):
 class Run:
     """A fetch, and how far it is: `begin` it where there is no event loop, and `finish` it in one if that is needed.
 
-    Args: as for `fetch_items`.
+    Args:
+        session, wanted, to, adopt: as for `fetch_items`.
+        accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
     """
 
-    def __init__(self, session: Session, wanted: Sequence[Wanted], to: str | None, adopt: str | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        wanted: Sequence[Wanted],
+        to: str | None,
+        adopt: str | None,
+        accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
+    ) -> None:
         self.session = session
-        self._wanted, self._to, self._adopt = tuple(wanted), to, adopt
+        self._wanted, self._to, self._adopt, self._accept = tuple(wanted), to, adopt, accept
         self._using: Lock | Lease | None = (
             None  # keeps what is present (`cache gc`) until the receipt names it
         )
         self._known: list[Present | None] = []
         self._absent: list[Wanted] = []
         self._proofs: dict[int, VerifiedPackage] = {}
+        self._packages: tuple[VerifiedPackage, ...] | None = None  # once all are proven
         self._delivered: dict[int, Delivered] = {}
         self._adopted: tuple[Caveat, ...] = ()
         self._done: set[str] = set()
@@ -76,7 +86,7 @@ class Run:
         try:
             if not self._look():
                 return None
-            receipt = _at_once(self._work())
+            receipt = aio.at_once(self._work())
         except LoopNeeded:
             return None
         except BaseException:
@@ -116,12 +126,14 @@ class Run:
     async def _work(self) -> Receipt:
         session = self.session
         store = session.store
+        here = [one for one in self._known if one is not None]
         if not self._absent:
-            here = [one for one in self._known if one is not None]
+            self._accept(here)
             return await session.blocking(partial(present.receipt, store, here, self._to, session.reporter))
         try:
             await self._once("tell", self._tell)
             packages = await self._prove()
+            self._accept([*here, *packages])
             await self._once("adopt", partial(self._take_in, packages))
             await self._once("plan", partial(self._plan, packages))
             delivered = await self._deliver(packages)
@@ -151,7 +163,9 @@ class Run:
             await self._quickly(self._proofs, partial(prove_quickly, self.session, self._absent))
 
         await self._once("prove", quickly)
-        return await _prove_rest(self.session, self._absent, self._proofs)
+        if self._packages is None:
+            self._packages = await _prove_rest(self.session, self._absent, self._proofs)
+        return self._packages
 
     async def _take_in(self, packages: Sequence[VerifiedPackage]) -> None:
         """Adopt what other tools fetched."""
@@ -211,17 +225,6 @@ class Run:
 def _rest(seconds: float) -> None:
     """Wait where there is no loop: many that look often would keep the processors from the one that fetches."""
     time.sleep(seconds)
-
-
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing in an event loop."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    work.close()
-    raise AssertionError("it waits for something, and there is no event loop")
 
 
 async def prove_all(session: Session, wanted: Sequence[Wanted]) -> tuple[VerifiedPackage, ...]:

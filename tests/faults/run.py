@@ -8,11 +8,13 @@ from typing import TypeVar
 
 import anyio
 
+from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Event, Reporter
-from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.execute import fetch_early
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Receipt, Wanted
 from cachefetch.fetch.retry import Clockwork
+from cachefetch.fetch.run import Run
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 
@@ -58,25 +60,33 @@ def fetch(
     offline: bool = False,
     to: str | None = None,
 ) -> Receipt:
-    """Run `fetch_items` in an event loop of its own."""
+    """Fetch as `Client` does: begin without an event loop, and finish in one what that leaves."""
+    transports = Transports(limits, offline=offline)
+    found: Receipt | Run | None = None
+    try:
+        found = fetch_early(
+            wanted,
+            store=Store(os.fspath(store)),
+            transports=transports,
+            limits=limits,
+            reporter=reporter,
+            offline=offline,
+            to=to,
+            clockwork=(naps or Naps()).clockwork(),
+        )
+    finally:
+        if not isinstance(found, Run):
+            at_once(transports.aclose())
+    if isinstance(found, Receipt):
+        return found
 
-    async def main() -> Receipt:
-        transports = Transports(limits, offline=offline)
+    async def rest(run: Run) -> Receipt:
         try:
-            return await fetch_items(
-                wanted,
-                store=Store(os.fspath(store)),
-                transports=transports,
-                limits=limits,
-                reporter=reporter,
-                offline=offline,
-                to=to,
-                clockwork=(naps or Naps()).clockwork(),
-            )
+            return await run.finish()
         finally:
             await transports.aclose()
 
-    return anyio.run(main)
+    return anyio.run(rest, found)
 
 
 def final_files(store: str | os.PathLike[str]) -> dict[str, bytes]:

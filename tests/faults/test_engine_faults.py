@@ -447,9 +447,8 @@ def test_offline_opens_no_connection(root: str, package: Package, store: str) ->
     remote = unsigned("remote", "https://example.invalid/cache")
     fetch([package.wanted(remote, unsigned("local", root))], store, offline=True)
     assert fetch([package.wanted(remote)], store, offline=True).items[0].origin == "store"
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(AssertionError, match="a connection was tried"):
         fetch([package.wanted(remote)], store + "2")  # the trap works
-    assert "a connection was tried" in repr(caught.value)
 
 
 def test_a_cancelled_fetch_leaves_only_what_can_be_continued(root: str, package: Package, store: str) -> None:

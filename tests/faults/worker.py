@@ -15,9 +15,10 @@ import anyio
 from tests.faults.mirror import unsigned
 
 from cachefetch.errors import CachefetchError
-from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.aio import at_once
+from cachefetch.fetch.execute import fetch_early
 from cachefetch.fetch.limits import Limits
-from cachefetch.fetch.model import Wanted
+from cachefetch.fetch.model import Receipt, Wanted
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 
@@ -32,7 +33,7 @@ def without_locks() -> None:
     fcntl.flock = fail
 
 
-async def main(store: str, url: str, packages: list[str]) -> int:
+def main(store: str, url: str, packages: list[str]) -> int:
     source = unsigned("m", url)
     parts = [text.split(":") for text in packages]
     wanted = [Wanted(name, version, hash_, (source,)) for name, version, hash_ in parts]
@@ -40,14 +41,14 @@ async def main(store: str, url: str, packages: list[str]) -> int:
     site = [os.environ["SITE"]] if "SITE" in os.environ else []
     transports = Transports(limits)
     try:
-        receipt = await fetch_items(
-            wanted, store=Store(store, site=site), transports=transports, limits=limits
-        )
+        receipt = fetch_early(wanted, store=Store(store, site=site), transports=transports, limits=limits)
+        if not isinstance(receipt, Receipt):
+            receipt = anyio.run(receipt.finish)
     except CachefetchError as error:
         print(json.dumps(error.to_dict()))
         return error.exit_code
     finally:
-        await transports.aclose()
+        at_once(transports.aclose())
     print(json.dumps(receipt.to_dict()))
     return 0
 
@@ -55,4 +56,4 @@ async def main(store: str, url: str, packages: list[str]) -> int:
 if __name__ == "__main__":
     if "NO_LOCKS" in os.environ:
         without_locks()
-    sys.exit(anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
