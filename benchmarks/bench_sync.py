@@ -2,11 +2,13 @@
 
 Usage::
 
-    python benchmarks/bench_sync.py [--packages 50000] [--large 24] [--first 10000] [--cases audit,first,no-op]
+    python benchmarks/bench_sync.py [--packages 50000] [--large 24] [--small 5000] [--first 10000]
+        [--cases audit,first,no-op]
 
 A synthetic mirror of N packages (2 N blobs) is written and synced once; then the no-op run is timed over a bare
 start, from a directory and over HTTP with its requests counted, beside `rclone sync --checksum` and `rsync -ac` of
-the same tree where they are installed. The audit hashes LARGE blobs of 16 MiB. All in one run, medians of three.
+the same tree where they are installed. The audit hashes LARGE blobs of 16 MiB, and
+SMALL of 64 KiB. All in one run, medians of three.
 The first copy is measured once each, beside programs that copy or download the same files and prove nothing.
 """
 
@@ -216,9 +218,9 @@ def first_sync(scratch: str, packages: int, env: dict[str, str], program: list[s
             report(f"first copy of {packages:,}: {name}", f"{taken:.1f} s, {each:.2f} ms a package")
 
 
-def audit(scratch: str, large: int, env: dict[str, str], program: list[str]) -> None:
-    mirror = os.path.join(scratch, "large")
-    make_mirror(mirror, large, 16 << 20)
+def audit(scratch: str, packages: int, size: int, env: dict[str, str], program: list[str]) -> None:
+    mirror = os.path.join(scratch, f"audit-{size}")
+    make_mirror(mirror, packages, size)
     names = [os.path.join(d, f) for d, _, fs in os.walk(os.path.join(mirror, "blobs")) for f in fs]
     words = [*program, "verify", mirror, "--unsigned", "-q"]
     seconds(*words, env=env)  # fills the page cache
@@ -231,13 +233,15 @@ def audit(scratch: str, large: int, env: dict[str, str], program: list[str]) -> 
     ):
         prefix = ["taskset", "-c", core] if core else []
         taken = median(*prefix, *run, env=env) - (bare if run is words else 0)
-        report(f"{large} x 16 MiB: {name}", f"{taken:.3f} s, {large * 16 / taken:,.0f} MiB/s")
+        rate = packages * size / taken / (1 << 20)
+        report(f"{packages:,} x {size >> 10:,} KiB: {name}", f"{taken:.3f} s, {rate:,.0f} MiB/s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure sync and verify.")
     parser.add_argument("--packages", type=int, default=50_000)
     parser.add_argument("--large", type=int, default=24)
+    parser.add_argument("--small", type=int, default=5000, help="packages of 64 KiB to audit")
     parser.add_argument("--first", type=int, default=10_000, help="packages of the first copy")
     parser.add_argument("--cases", default="audit,first,no-op", help="which of them")
     arguments = parser.parse_args()
@@ -251,7 +255,8 @@ def main() -> None:
         program = [sys.executable, "-m", "cachefetch"]
         cases = arguments.cases.split(",")
         if "audit" in cases:
-            audit(scratch, arguments.large, env, program)
+            audit(scratch, arguments.large, 16 << 20, env, program)
+            audit(scratch, arguments.small, 64 << 10, env, program)
         if "first" in cases:
             first_sync(scratch, arguments.first, env, program)
         if "no-op" in cases:

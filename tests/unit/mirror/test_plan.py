@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cachefetch.errors import StoreError, UsageError
 from cachefetch.fetch.mirror.destination import Destination, check_destination, locked
 from cachefetch.fetch.mirror.journal import Journal, Row
-from cachefetch.fetch.mirror.plan import is_complete, make_plan, meets_policy, shard_of
+from cachefetch.fetch.mirror.plan import Terms, is_complete, make_plan, meets_policy, shard_of
 from cachefetch.fetch.model import Source, Wanted
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
@@ -127,3 +128,52 @@ def test_a_selection_says_when_it_is_the_same() -> None:
     assert Selection(("zlib",)).text() != Selection(("zlib",), exclude=("@1",)).text()
     with pytest.raises(UsageError):
         Selection().check()
+
+
+def nodes(**edges: tuple[str, str]) -> dict[str, dict[str, Any]]:
+    """Return nodes of one-letter hashes; `edges` are (hashes needed to link or run, hashes needed to build)."""
+    found: dict[str, dict[str, Any]] = {}
+    for hash_, kinds in edges.items():
+        found[hash_] = node = {
+            "name": hash_,
+            "version": "1",
+            "hash": hash_,
+            "arch": {"platform": "linux", "platform_os": "debian12", "target": "x86_64"},
+            "parameters": {},
+            "dependencies": [
+                {"name": child, "hash": child, "parameters": {"deptypes": [kind], "virtuals": []}}
+                for kind, children in zip(("link", "build"), kinds, strict=True)
+                for child in children
+            ],
+        }
+        if hash_ == "x":
+            node["external"] = {"path": "/usr"}
+    return found
+
+
+CHAIN = nodes(a=("b", ""), b=("c", "d"), c=("x", ""), d=("", ""), x=("m", ""))
+
+
+@pytest.mark.parametrize(
+    ("terms", "held", "before", "waiting"),
+    [
+        (Terms(), "abc", "", ""),  # externals need nothing, builds are not needed
+        (Terms(awaited=frozenset("c")), "ab", "ab", "ab"),  # listed before, and what it needs failed now
+        (Terms(awaited=frozenset("c")), "abc", "", ""),  # it is there
+        (Terms(), "ab", "", "ab"),  # failed in an earlier run
+        (Terms(), "ab", "ab", ""),  # as it was: the sources never had it
+        (Terms(), "ab", "b", ""),  # what it needs is listed
+        (Terms(absent=frozenset("c")), "ab", "", ""),
+        (Terms(absent=frozenset("c")), "a", "", "a"),
+        (Terms(repair=True), "ab", "", ""),
+    ],
+)
+def test_what_waits_for_others_is_not_listed(terms: Terms, held: str, before: str, waiting: str) -> None:
+    assert terms.waiting(set(held), set(before), CHAIN) == set(waiting)
+
+
+def test_a_spliced_package_waits_for_the_one_that_it_was_spliced_from() -> None:
+    spliced = nodes(a=("", ""), o=("", ""))
+    spliced["a"]["build_spec"] = {"name": "o", "hash": "o"}
+    assert Terms().waiting({"a"}, (), spliced) == {"a"}
+    assert Terms().waiting({"a", "o"}, (), spliced) == set()
