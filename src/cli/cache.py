@@ -53,7 +53,10 @@ def _info(store: Store, args: argparse.Namespace) -> int:
         document(found.to_dict())
     else:
         line(f"{found.root}: {found.blobs} blobs, {found.blob_bytes} bytes; {found.manifests} manifests")
-        line(f"work in progress: {found.partial} files, {found.partial_bytes} bytes")
+        reserved = (
+            f", {found.partial_disk_bytes} reserved" if found.partial_disk_bytes > found.partial_bytes else ""
+        )
+        line(f"work in progress: {found.partial} files, {found.partial_bytes} bytes{reserved}")
         line(f"free: {found.free_bytes} bytes")
     return 0
 

@@ -177,18 +177,23 @@ class Payload:
     async def _attempt(self, part: PartWriter, transport: Transport, source: Source, url: str) -> None:
         encoding = await self._stream(part, transport, source, url)
         if not part.done and part.resumed:
-            part.drop()  # a prefix that a crash or another mirror left may be what is wrong
-            encoding = await self._stream(part, transport, source, url)
+            # A prefix that a crash or another mirror left may be what is wrong, or answers that do not agree.
+            part.drop()
+            encoding = await self._stream(part, transport, source, url, whole=True)
         if not part.done:
             raise wrong_digest(url, part.digest(), part.sha256, encoding)
 
-    async def _stream(self, part: PartWriter, transport: Transport, source: Source, url: str) -> str:
-        """Bring the rest of the part; return the Content-Encoding that the server applied, or ""."""
+    async def _stream(
+        self, part: PartWriter, transport: Transport, source: Source, url: str, *, whole: bool = False
+    ) -> str:
+        """Bring the rest of the part, `whole` in one answer; return the Content-Encoding that was applied, or ""."""
         if part.offset == part.size:
             part.resumed = True
             await aio.to_thread.run_sync(part.commit_if_right)
             return ""
-        if await self._shared(part, source, url) or await self._in_ranges(part, transport, source, url):
+        if await self._shared(part, source, url):
+            return ""
+        if not whole and await self._in_ranges(part, transport, source, url):
             return ""
         sink = IntoPart(self, part, source, url)
         asked = sink.asked

@@ -15,6 +15,7 @@ from . import aio, present
 from .adopt import adopt as take_in
 from .events import Finished, Planned, Waiting
 from .failures import SOURCE_ERRORS, for_run, unique
+from .layouts import V2
 from .metadata import prove
 from .model import Caveat, Item, Receipt
 from .payload import deliver
@@ -188,14 +189,27 @@ class Run:
         def waiting(number: int) -> None:
             session.emit(Waiting(number + 1, str(packages[number].wanted)))
 
+        def keep_room() -> None:
+            for number, one in enumerate(packages):
+                if number in self._delivered:
+                    session.room.settled(one.tarball.sha256)
+                elif one.layout != V2:
+                    session.room.expect(one.tarball.sha256, one.tarball.size)
+
         async def quickly() -> None:
             for bring in (deliver_quickly, deliver_streams):
+                keep_room()
                 await self._quickly(self._delivered, partial(bring, session, packages), waiting)
 
+        async def patiently(number: int, one: VerifiedPackage) -> Delivered:
+            try:
+                return await deliver(session, number, one)
+            finally:
+                session.room.settled(one.tarball.sha256)
+
         await self._once("deliver", quickly)
-        return await _each(
-            session, packages, self._delivered, lambda number, one: deliver(session, number, one), _wanted
-        )
+        keep_room()
+        return await _each(session, packages, self._delivered, patiently, _wanted)
 
     async def _quickly(
         self,

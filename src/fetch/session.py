@@ -9,6 +9,7 @@ from functools import cached_property
 from ..errors import CachefetchError, NetworkError, OfflineError, TruncatedError
 from . import aio
 from .events import Progress, Retrying
+from .layouts import V2
 from .mirror_choice import Health
 from .model import Failure
 from .pace import Pace
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from .events import Event, Reporter
     from .limits import Limits
-    from .model import Meter, Source
+    from .model import Meter, Source, VerifiedPackage
     from .retry import Clockwork
     from .store.cas import Store
     from .store.lease import Lease
@@ -101,6 +102,11 @@ class Session:
             width.failed()
         if limiter.total_tokens != width.value:
             limiter.total_tokens = width.value
+
+    def fit_together(self, packages: Sequence[VerifiedPackage]) -> bool:
+        """Tell whether all payloads whose size only a server tells fit; else they come one after the other (`Room`)."""
+        told = {one.tarball.sha256: one.tarball.size for one in packages if one.layout == V2}
+        return not told or self.room.fits(sum(told.values()))
 
     @contextlib.contextmanager
     def more_slots(self, url: str, wanted: int) -> Iterator[int]:

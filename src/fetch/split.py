@@ -153,6 +153,8 @@ class Split:
             self.started()
         elif head.offset != start or head.size != part.size or head.etag != self.etag:
             raise NotInRanges  # it changed, or several servers with one name do not agree
+        else:
+            part.resumed = True
 
     def came(self, start: int, at: int, size: int) -> None:
         """Note how far a range has come."""

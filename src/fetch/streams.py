@@ -41,8 +41,7 @@ async def deliver_streams(
         StoreError: no space or no permission.
     """
     limits, streams = session.limits, _Streams(session)
-    told = {one.tarball.sha256: one.tarball.size for one in packages if one.layout == V2}
-    together = session.room.fits(sum(told.values()))  # else one after the other, in the general way
+    together = session.fit_together(packages)
     made = [
         (source, lambda number=number, one=one, source=source: streams.bring(number, one, source))
         for number, one in enumerate(packages)

@@ -160,6 +160,27 @@ def test_a_cut_range_goes_on_where_it_was_cut(server: FaultServer, package: Pack
     assert sorted(asked(server, package), key=str) == sorted(expected)
 
 
+def test_wrong_bytes_from_several_answers_are_asked_for_once_more_in_one(
+    server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    """One answer had a wrong byte and was cut; no other has, so the mirror is right by now."""
+    server.script("/" + package.blob, Fault(corrupt_at=500, cut_after=30_000))
+    receipt = fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    assert asked(server, package)[-1] is None
+    assert receipt.warnings == ()
+
+
+def test_a_payload_that_is_wrong_in_ranges_and_whole_is_refused(
+    server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    server.script("/" + package.blob, Fault(corrupt_at=500, times=0))
+    with pytest.raises(DigestError):
+        fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    assert asked(server, package).count(None) == 1
+    assert leftovers(tmp_path / "store") == []
+
+
 def test_the_first_range_counts_as_it_comes(server: FaultServer, package: Package, tmp_path: Path) -> None:
     store = tmp_path / "store"
     server.script("/" + package.blob, Fault(stall_after=70_000))

@@ -13,6 +13,8 @@ import pytest
 from tests.faults.run import leftovers
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 
+from cachefetch.errors import StoreError
+from cachefetch.fetch.resume import PartInfo
 from cachefetch.fetch.store.cas import Store
 
 Cli = Callable[..., Done]
@@ -192,3 +194,24 @@ def test_a_site_layer_must_be_an_absolute_path(cli: Cli, tmp_path: Path) -> None
     done = fetch(cli)
     assert done.code == 2
     assert "store.site" in done.err
+
+
+def test_what_ranges_reserved_is_not_what_came(cli: Cli, tmp_path: Path) -> None:
+    """A killed fetch leaves the place of a whole payload taken; a full disk says so."""
+    store = tmp_path / "cache" / "cachefetch" / "store"
+    (store / "partial").mkdir(parents=True)
+    (store / "partial" / f"{'a' * 64}.part").write_bytes(bytes(5_000_000))
+    sidecar = PartInfo("http://h.invalid/x", None, "a" * 64, 9_000_000, 1_000_000).encode()
+    (store / "partial" / f"{'a' * 64}.json").write_bytes(sidecar)
+    (store / "partial" / f"{'b' * 64}.part").write_bytes(bytes(700))
+    done = cli("cache", "info", "--json").json
+    came = 1_000_000 + 700 + len(sidecar)
+    assert (done["partial"], done["partial_bytes"]) == (3, came)
+    assert done["partial_disk_bytes"] == came + 4_000_000
+    assert f"3 files, {came} bytes, {came + 4_000_000} reserved" in cli("cache", "info").out
+    free = done["free_bytes"]
+    with pytest.raises(StoreError) as caught:
+        Store(str(store)).require_space(2 * free)
+    assert caught.value.context["partial_bytes"] == 5_000_700
+    assert f"{store}/partial has 5000700 bytes" in caught.value.hint
+    assert "cachefetch cache gc" in caught.value.hint

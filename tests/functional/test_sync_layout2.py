@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.server import FaultServer
+from tests.faults.server import Fault, FaultServer
 from tests.functional.conftest import DEBIAN, FIXTURES, Done
 from tests.functional.test_sync import files
+from tests.tools.mirrors import make_node, write_index, write_package
 
 Cli = Callable[..., Done]
 V2_KEY = str(FIXTURES / "keys/cachefetch-test.pub.asc")
@@ -258,3 +260,35 @@ def test_a_fetch_too_lets_wrong_sizes_come_one_after_the_other(
     with FaultServer(str(source)) as server:
         done = cli("fetch", *chosen, "-m", server.url, "--unsigned", *DEBIAN, "--no-deps", "--json")
     assert done.json["code"] == "digest-mismatch", done.err
+
+
+def test_what_only_a_server_tells_leaves_the_room_of_what_a_manifest_promises(
+    cli: Cli, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror of layout 3 beside one of layout 2 whose sizes are no truth: all fit, but not together."""
+    subprocess.run(["mount", "-o", "remount,size=4500k", str(small_disk)], check=True)
+    monkeypatch.setenv("CACHEFETCH_CACHE_DIR", str(small_disk / "cache"))
+    node, payload = make_node("proven"), random.Random(3).randbytes(1_900_000)
+    write_package(tmp_path / "three", node, payload)
+    write_index(tmp_path / "three", node)
+    source = shutil.copytree(FIXTURES / "v2-unsigned", tmp_path / "two")
+    wrong = sorted(source.rglob("*.spack"), key=lambda path: (path.stat().st_size, path.name))[:3]
+    for path in wrong:
+        with path.open("r+b") as file:
+            file.truncate(1_500_000)
+    chosen = [f"/{path.stem.rpartition('-')[2]}" for path in wrong]
+    with (
+        FaultServer(str(source), rate=1_000_000) as two,
+        FaultServer(str(tmp_path / "three"), rate=1_900_000) as three,
+    ):
+        blob = next(
+            path for path in (tmp_path / "three" / "blobs").rglob("*") if path.stat().st_size == 1_900_000
+        )
+        three.script(
+            f"/{blob.relative_to(tmp_path / 'three')}", Fault(cut_after=1000)
+        )  # so it is not the first
+        words = ("-m", three.url, "-m", two.url, "--unsigned", *DEBIAN, "--no-deps", "--json")
+        done = cli("fetch", f"/{node['hash']}", *chosen, *words)
+    assert done.json["code"] == "digest-mismatch", done.out
+    stored = [path.stat().st_size for path in small_disk.rglob("sha256/*/*")]
+    assert 1_900_000 in stored

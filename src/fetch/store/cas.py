@@ -255,7 +255,8 @@ class Store:
             StoreError: too little free space for the rest, or the store cannot be written.
         """
         paths = (self._partial(sha256, "part"), self._partial(sha256, "json"), self.path(sha256))
-        part = PartWriter.open(paths, sha256, size)
+        with self._told_of_parts(sha256):
+            part = PartWriter.open(paths, sha256, size)
         part.on_commit = self._committed
         return part
 
@@ -273,8 +274,24 @@ class Store:
 
     def require_space(self, size: int) -> None:
         """Raise StoreError when `size` bytes do not fit into the file system of the store."""
-        with files.store_errors(self.root):
+        with self._told_of_parts(), files.store_errors(self.root):
             files.require_space(self.root, size)
+
+    @contextlib.contextmanager
+    def _told_of_parts(self, own: str = "") -> Iterator[None]:
+        """Say of a full disk how much of it parts of earlier runs take, but for that of the blob `own`."""
+        try:
+            yield
+        except StoreError as error:
+            taken = sum(self.part_size(sha256) for sha256 in self.parts() - {own})
+            if error.context.get("reason") == "disk-full" and taken:
+                error.context["partial_bytes"] = taken
+                error.hint = (
+                    f"{os.path.join(self.root, 'partial')} has {taken} bytes of payloads that were begun: fetch them "
+                    "to the end, or remove what is older than an hour with `cachefetch cache gc --yes`; or "
+                    f"{error.hint}"
+                )
+            raise
 
     def require_space_out(self, directory: str, size: int) -> None:
         """Raise StoreError when links to `directory` will be copies of `size` bytes together that do not fit."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ...errors import IntegrityError, StoreError, TrustError
 from ...resolver.index.readers.manifest import parse_manifest
 from ..layouts import OCI, V2, parse_kept_name
+from ..resume import read_info
 from ..verify.binding import parse_spec, read_spec_blob
 from ..verify.image import parse_image
 from ..verify.openpgp import Keyring
@@ -34,7 +35,11 @@ _ANY = SignaturePolicy("none")
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Numbers and bytes of blobs, manifests and work in progress; bytes free on the file system."""
+    """Numbers and bytes of blobs, manifests and work in progress; bytes free on the file system.
+
+    `partial_bytes` are those that came; `partial_disk_bytes` is what they take on the disk: the place of a large
+    payload is reserved at its start, and a killed process leaves it so.
+    """
 
     root: str
     blobs: int
@@ -43,6 +48,7 @@ class Info:
     partial: int
     partial_bytes: int
     free_bytes: int
+    partial_disk_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``cachefetch/cache-info/1`` document."""
@@ -62,11 +68,19 @@ def info(store: Store) -> Info:
     """Count what the writable layer holds."""
     with files.store_errors(store.root):
         blobs = [size for _, _, size in _blobs(store.root)]
-        partial = [size for _, size in _files(os.path.join(store.root, "partial"))]
+        partial = [(_came(path, size), size) for path, size in _files(os.path.join(store.root, "partial"))]
         place = os.statvfs(files.existing_directory(store.root))
         manifests = sum(1 for _ in _files(os.path.join(store.root, "manifests")))
     free = place.f_bavail * place.f_frsize
-    return Info(store.root, len(blobs), sum(blobs), manifests, len(partial), sum(partial), free)
+    came, taken = (sum(sizes) for sizes in zip(*partial, strict=True)) if partial else (0, 0)
+    return Info(store.root, len(blobs), sum(blobs), manifests, len(partial), came, free, taken)
+
+
+def _came(path: str, size: int) -> int:
+    """Return how many bytes of a file of work in progress are payload that came, or something else."""
+    stem, kind = os.path.splitext(path)
+    known = read_info(files.read_or_none(f"{stem}.json") or b"") if kind == ".part" else None
+    return size if known is None or known.have is None else min(size, known.have)
 
 
 def damaged(store: Store, report: Callable[[int], None]) -> list[tuple[str, str]]:

@@ -59,3 +59,30 @@ def test_who_fails_makes_room() -> None:
                 assert room.fits(FREE)
 
     anyio.run(main)
+
+
+def test_what_a_manifest_promises_keeps_its_room() -> None:
+    """A size that only a server tells waits until that came, or until it is known that it will not come."""
+    order: list[str] = []
+
+    async def told(room: Room) -> None:
+        async with room.of(60):
+            order.append("told")
+
+    async def main() -> None:
+        room = Room(require)
+        room.expect("a", 30)
+        assert room.fits(70)
+        room.expect("b", 30)
+        assert not room.fits(60)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(told, room)
+                await anyio.sleep(0.01)
+                order.append("settled")
+                room.settled("a")
+                room.settled("a")  # also a second time
+        assert room.fits(70)
+
+    anyio.run(main)
+    assert order == ["settled", "told"]
