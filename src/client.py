@@ -331,12 +331,18 @@ class AsyncClient(Fetching):
         from .fetch.transports.threads import run_abortable
 
         target = require_absent(to)
-        artifact = await self._drive(self._artifact_steps(spec, host))
-        sources = await self._drive(self._open_steps())
-        delivery = self._delivery(sources)
-        wanted = wanted_of_artifact(artifact, sources, delivery)
-        with splice_explained(wanted):
-            receipt = await fetch_items([wanted], **self._engine())
+        while True:
+            artifact = await self._drive(self._artifact_steps(spec, host))
+            sources = await self._drive(self._open_steps())
+            wanted = wanted_of_artifact(artifact, sources, self._delivery(sources))
+            try:
+                with splice_explained(wanted):
+                    receipt = await fetch_items([wanted], **self._engine())
+            except CachefetchError as error:
+                if self.reconsider(error):
+                    continue
+                raise
+            break
         receipt = self._with_caveats(receipt)
         item = receipt.items[0]
         unpack = partial(

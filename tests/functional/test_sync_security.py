@@ -165,6 +165,20 @@ def liar_beside(good: Path, to: Path, change: Callable[[Any], None]) -> Path:
     return liar
 
 
+def test_an_extraction_too_tries_what_other_mirrors_say(cli: Cli, tmp_path: Path) -> None:
+    good = FIXTURES / "v3-signed"
+
+    def change(database: Any) -> None:
+        for record in database["installs"].values():
+            if record["spec"]["name"] == "zlib":
+                lie(record, "variant")
+
+    liar = liar_beside(good, tmp_path / "liar", change)
+    done = cli("extract", "zlib", tmp_path / "to", "-m", liar, "-m", good, "--key", KEY, *DEBIAN, "--json")
+    assert done.code == 0, done.err
+    assert any("disagree about zlib" in str(warning) for warning in done.json["warnings"])
+
+
 @pytest.mark.parametrize("how", ["cli", "client"])
 def test_a_fetch_too_tries_what_other_mirrors_say(cli: Cli, tmp_path: Path, how: str) -> None:
     good = FIXTURES / "v3-signed"
