@@ -204,9 +204,7 @@ class _Proofs:
             return
         lock = None
         if not session.health.suspected(source.mirror):
-            lock = session.store.try_lock(lock_key(wanted))
-            if lock is None:
-                session.busy.add(number)
+            lock = session.try_lock(number, lock_key(wanted))
         if lock is None:
             return
         try:
@@ -253,9 +251,7 @@ class _Payloads:
             return
         lock = None
         if not session.health.suspected(source.mirror):
-            lock = session.store.try_lock(blob.sha256)
-            if lock is None:
-                session.busy.add(number)
+            lock = session.try_lock(number, blob.sha256)
         if lock is None:
             return
         try:

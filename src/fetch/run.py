@@ -220,6 +220,7 @@ class Run:
         """Go a quick way; where there is no loop yet, again for what other processes were at: `waiting` tells that."""
         session = self.session
         todo: Collection[int] = {n for n in range(len(self._absent)) if n not in results}
+        busy: dict[int, str] = {}
         told: set[int] = set()
         wait_s = session.limits.lock_poll_s
         while todo:
@@ -227,13 +228,24 @@ class Run:
             results |= await bring(todo)
             if session.in_loop or session.met:
                 return
-            for number in session.busy.difference(told):
+            busy |= session.busy
+            for number in busy.keys() - told:
                 waiting(number)
-            told |= session.busy
-            todo = set(session.busy)
-            if todo:
+                told.add(number)
+            todo = ()
+            while busy and not todo:
                 _rest(wait_s * (0.5 + session.clockwork.random()))
                 wait_s = min(2 * wait_s, session.limits.lock_poll_cap_s)
+                todo = [number for number, key in busy.items() if self._is_free(key)]
+            for number in todo:
+                del busy[number]
+
+    def _is_free(self, key: str) -> bool:
+        """Return True when no other process has a lock: so many may be waited for that a try of each would cost."""
+        lock = self.session.store.try_lock(key)
+        if lock is not None:
+            lock.release()
+        return lock is not None
 
 
 def _rest(seconds: float) -> None:

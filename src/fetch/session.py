@@ -66,8 +66,8 @@ class Session:
         self.under_way: dict[int, PartWriter] = {}
         #: (transfer, mirror) -> what the quick way met there; see `quick`.
         self.met: dict[tuple[int, str], CachefetchError] = {}
-        #: Numbers of packages that another process was at when a quick way came to them.
-        self.busy: set[int] = set()
+        #: Number -> lock of packages that another process was at when a quick way came to them.
+        self.busy: dict[int, str] = {}
         self.whole: set[str] = set()  # hosts that do not serve ranges
         self._told: dict[int, int] = {}
         self._posted: deque[Event] = deque()
@@ -81,6 +81,13 @@ class Session:
     def blob_slots(self) -> aio.CapacityLimiter:
         """The limiter of payload connections."""
         return aio.CapacityLimiter(self.limits.blob_connections)
+
+    def try_lock(self, number: int, key: str) -> Lock | Lease | None:
+        """Return the store's lock of `key`; None, noted in `busy`, when another process has it."""
+        lock = self.store.try_lock(key)
+        if lock is None:
+            self.busy[number] = key
+        return lock
 
     def emit(self, event: Event) -> None:
         """Hand an event to the reporter."""

@@ -76,9 +76,8 @@ class _Streams:
             return
         if self._failures >= _TROUBLE or session.health.suspected(source.mirror):
             return
-        lock = session.store.try_lock(blob.sha256)
+        lock = session.try_lock(number, blob.sha256)
         if lock is None:
-            session.busy.add(number)
             return
         try:
             if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):

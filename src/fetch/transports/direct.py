@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import ssl
 import threading
 import time
 from urllib.parse import quote, urljoin, urlsplit
@@ -37,6 +36,7 @@ from .wire import BadAnswer, Connection, Origin, Unspoken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from ..limits import Limits
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from . import Sink, Transport
     from .errand import Errand
     from .wire import Answer
+else:
+    from . import late_ssl as ssl
 
 _DRAIN_BYTES = 1 << 16
 _PORTS = {"http": 80, "https": 443}

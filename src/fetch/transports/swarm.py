@@ -12,7 +12,6 @@ import os
 import re
 import selectors
 import socket
-import ssl
 import time
 
 from ...errors import CachefetchError, NetworkError
@@ -27,12 +26,15 @@ from .wire import HEAD_BYTES, BadAnswer, Unspoken, parse_head, request_bytes, us
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..limits import Limits
     from .errand import Ask, Errand
     from .wire import Origin
+else:
+    from . import late_ssl as ssl
 
 _BUFFER = 1 << 18
 #: A path that stands in a request as it stands in a URL.
@@ -268,7 +270,9 @@ class _Line:
             return
         try:
             self._step()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except BlockingIOError:
+            return
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except _EXPECTED as error:
             self._fail_or_ask_again(error)

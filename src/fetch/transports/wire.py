@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import ssl
 import struct
 import time
 
 from ...values import frozen
 from .threads import Abort, Aborted
-from .tls import TlsStream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
+
+    from .tls import TlsStream
+else:
+    from . import late_ssl as ssl
 
 #: A longer head of an answer is refused.
 HEAD_BYTES = 1 << 16
@@ -109,7 +112,11 @@ class Connection:
         plain = _connect(origin, connect_timeout_s, abort)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._tls = None if tls is None else TlsStream(plain, tls, origin.host)
+            self._tls: TlsStream | None = None
+            if tls is not None:
+                from .tls import TlsStream
+
+                self._tls = TlsStream(plain, tls, origin.host)
             # A blocking socket with a kernel time-out: MSG_WAITALL does not work with Python's own time-outs.
             plain.settimeout(None)
             value = struct.pack("ll", int(tick_s), int(tick_s % 1 * 1e6))
