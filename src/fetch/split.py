@@ -120,7 +120,8 @@ class Split:
         last = self._end(start) - 1
         if not self._free(start):
             await run_abortable(partial(self._await_memory, start))
-        sink, session, seen = _Range(self, start, last), self.session, self.received
+        sink, session = _Range(self, start, last), self.session
+        seen = -1  # bytes of all ranges at the last failure of this one
         for number in range(1, session.limits.attempts + 1):
             before = sink.at
             try:
