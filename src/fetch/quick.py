@@ -140,7 +140,9 @@ async def run(
 def _transport(session: Session, source: Source) -> Transport | None:
     """Return the transport, None where only the store may be asked."""
     host = host_of(source.url)
-    if (session.offline and source.network) or session.health.given_up(host) or session.health.is_open(host):
+    if session.health.given_up(host) or session.health.is_open(host) or session.strained(host):
+        return None
+    if session.offline and source.network:
         return None
     return session.transport(source, source.url)
 
@@ -195,6 +197,7 @@ class _Proofs:
         self.session = session
         self.results: dict[int, VerifiedPackage] = {}
         self.received = 0
+        self._begun = session.clockwork.monotonic()
 
     async def prove(self, number: int, wanted: Wanted, source: Source) -> None:
         session = self.session
@@ -203,7 +206,7 @@ class _Proofs:
             self._found(number, wanted, found)
             return
         lock = None
-        if not session.health.suspected(source.mirror):
+        if not (session.health.suspected(source.mirror) or session.strained(host_of(source.url))):
             lock = session.try_lock(number, lock_key(wanted))
         if lock is None:
             return
@@ -223,6 +226,7 @@ class _Proofs:
             return None
         except SOURCE_ERRORS as error:
             session.met[number + 1, source.mirror] = error
+            session.refused(host_of(source.url), error, self._begun)
             session.health.suspect(source.mirror, error)
             return None
 
@@ -241,6 +245,7 @@ class _Payloads:
         self.session, self.batches = session, batches
         self.results: dict[int, Delivered] = {}
         self.received = 0
+        self._begun = session.clockwork.monotonic()
 
     async def bring(self, number: int, package: VerifiedPackage, source: Source) -> None:
         session, blob = self.session, package.tarball
@@ -250,7 +255,7 @@ class _Payloads:
             self.results[number] = changed(found, warnings=caveats(package.failures))
             return
         lock = None
-        if not session.health.suspected(source.mirror):
+        if not (session.health.suspected(source.mirror) or session.strained(host_of(source.url))):
             lock = session.try_lock(number, blob.sha256)
         if lock is None:
             return
@@ -283,6 +288,7 @@ class _Payloads:
             return None
         except SOURCE_ERRORS as error:
             session.met[number + 1, source.mirror] = error
+            session.refused(host_of(source.url), error, self._begun)
             session.health.suspect(source.mirror, error)
             if 0 < len(sink.data) < blob.size:
                 _leave_part(session.store, lock, package, sink, url)

@@ -10,6 +10,7 @@ from ..errors import CachefetchError, NetworkError, OfflineError, TruncatedError
 from . import aio
 from .events import Progress, Retrying
 from .layouts import V2
+from .manners import Manners, asks_for_patience
 from .mirror_choice import Health
 from .model import Failure
 from .pace import Pace
@@ -21,8 +22,9 @@ from .transports.width import Width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from typing import TypeVar
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import Any, TypeVar
 
     from .events import Event, Reporter
     from .limits import Limits
@@ -59,6 +61,8 @@ class Session:
         self.offline, self.meter, self.clockwork = offline, meter, clockwork
         self._host_slots: dict[str, aio.CapacityLimiter] = {}
         self._widths: dict[str, Width] = {}
+        self._manners: dict[str, Manners] = {}  # of hosts that refused requests
+        self._narrow: dict[str, aio.CapacityLimiter] = {}  # of the same
         self.reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
         self.room = Room(store.require_space)
@@ -109,6 +113,59 @@ class Session:
             width.failed()
         if limiter.total_tokens != width.value:
             limiter.total_tokens = width.value
+
+    def strained(self, host: str) -> bool:
+        """Return True for a host that asked for patience, until it has answered for a while."""
+        manners = self._manners.get(host)
+        return manners is not None and manners.strained(self.clockwork.monotonic())
+
+    def crowded(self, host: str, requests: int) -> bool:
+        """Return True when so many requests at the same time are more than a host that refused some should get."""
+        manners = self._manners.get(host)
+        return manners is not None and requests > manners.width
+
+    def refused(self, host: str, error: CachefetchError, sent: float | None = None) -> None:
+        """Note an error of a request that was sent at `sent` (None: right now), if it asks for patience."""
+        if not (host and isinstance(error, NetworkError) and asks_for_patience(error)):
+            return
+        now, pause = self.clockwork.monotonic(), error.retry_after
+        if pause is not None and pause > self.limits.retry_after_cap_s:
+            return  # it is given up
+        manners = self._manners.setdefault(host, Manners(self.limits.metadata_in_flight))
+        manners.refused(now if sent is None else sent, now, pause)
+
+    @contextlib.asynccontextmanager
+    async def politely(self, host: str) -> AsyncIterator[None]:
+        """Ask a host once it is its turn; note what it says."""
+        manners = self._manners.get(host)
+        if manners is None:
+            slots: AbstractAsyncContextManager[Any] = contextlib.nullcontext()
+        else:
+            slots = self._narrow.setdefault(host, aio.CapacityLimiter(self.limits.metadata_in_flight))
+        async with slots:
+            await self.turn(host)
+            sent = self.clockwork.monotonic()
+            try:
+                yield
+            except CachefetchError as error:
+                self.refused(host, error, sent)
+                raise
+            else:
+                if manners is not None:
+                    manners.answered()
+            finally:
+                self._set_width(host)
+
+    async def turn(self, host: str) -> None:
+        """Wait until a host that asked for patience may be asked again."""
+        manners = self._manners.get(host)
+        if manners is not None and (wait_s := manners.turn(self.clockwork.monotonic())) > 0:
+            await self.clockwork.sleep(wait_s)
+
+    def _set_width(self, host: str) -> None:
+        limiter, manners = self._narrow.get(host), self._manners.get(host)
+        if limiter is not None and manners is not None and limiter.total_tokens != manners.width:
+            limiter.total_tokens = manners.width
 
     def fit_together(self, packages: Sequence[VerifiedPackage]) -> bool:
         """Tell whether all payloads whose size only a server tells fit; else they come one after the other (`Room`)."""
@@ -230,7 +287,8 @@ class Session:
                     if met is not None:
                         first, met = met, None
                         raise first
-                    result = await work()
+                    async with self.politely(host):
+                        result = await work()
                 except CachefetchError as error:
                     number = attempt.retry_state.attempt_number
                     final = number >= self.limits.attempts or not retryable(error, self.limits)

@@ -17,7 +17,7 @@ from ..errors import CachefetchError
 from . import aio
 from .resume import PartInfo
 from .retry import retryable, wait_s
-from .transports import redact
+from .transports import host_of, redact
 from .transports.threads import Abort, Aborted, run_abortable
 
 TYPE_CHECKING = False
@@ -56,6 +56,7 @@ class Split:
         self.received = 0
         self.etag: str | None = None
         self.asked = False  # the first answer is here: the server serves ranges
+        self._host, self._workers = host_of(url), 0
         self._size = session.limits.range_bytes
         self._first = part.offset
         self._starts = iter(range(part.offset, part.size, self._size))
@@ -77,10 +78,14 @@ class Split:
         shown = aio.Event()  # by the first answer: the server can, and its validator is known
 
         async def worker(start: int | None) -> None:
+            self._workers += 1
             try:
                 while start is not None:
                     await self._range(transport, start)
                     shown.set()
+                    if self._workers > 1 and self.session.crowded(self._host, self._workers):
+                        self._workers -= 1
+                        return  # the others do the rest
                     start = next(self._starts, None)
             except (CachefetchError, NotInRanges) as error:
                 failed.append(error)
@@ -124,9 +129,12 @@ class Split:
         seen = -1  # bytes of all ranges at the last failure of this one
         for number in range(1, session.limits.attempts + 1):
             before = sink.at
+            await session.turn(self._host)
+            sent = session.clockwork.monotonic()
             try:
                 await transport.receive(self.url, sink, offset=before, validator=self.etag, last=last)
             except CachefetchError as error:
+                session.refused(self._host, error, sent)
                 if error.context.get("reason") == "wrong-range":
                     raise NotInRanges(ranges_lie=True) from error
                 idle = self.received == seen  # no range brought anything since the last failure of this one

@@ -15,6 +15,7 @@ from .failures import SOURCE_ERRORS, caveats
 from .layouts import V2, payload_url
 from .payload import Delivered, IntoPart, Payload, ended, wrong_digest
 from .quick import run
+from .transports import host_of
 from .transports.errand import Ask, HandedBack, asked
 
 TYPE_CHECKING = False
@@ -64,6 +65,7 @@ class _Streams:
         self.session = session
         self.results: dict[int, Delivered] = {}
         self.received = 0
+        self._begun = session.clockwork.monotonic()
         self._failures = 0
         self._lock = threading.Lock()
 
@@ -75,6 +77,8 @@ class _Streams:
             self.results[number] = changed(found, warnings=caveats(package.failures))
             return
         if self._failures >= _TROUBLE or session.health.suspected(source.mirror):
+            return
+        if session.strained(host_of(source.url)):
             return
         lock = session.try_lock(number, blob.sha256)
         if lock is None:
@@ -124,6 +128,7 @@ class _Streams:
         with self._lock:
             self._failures += 1
             self.session.met[number + 1, source.mirror] = error
+            self.session.refused(host_of(source.url), error, self._begun)
             self.session.health.suspect(source.mirror, error)
         if isinstance(error, IntegrityError):
             part.drop()

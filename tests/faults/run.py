@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -41,13 +42,18 @@ class Naps:
 
     def __init__(self) -> None:
         self.taken: list[float] = []
+        self._ahead = 0.0
 
     async def sleep(self, seconds: float) -> None:
         self.taken.append(seconds)
-        await anyio.sleep(min(seconds, 0.02))
+        short = min(seconds, 0.02)
+        self._ahead += seconds - short
+        await anyio.sleep(short)
 
     def clockwork(self) -> Clockwork:
-        return Clockwork(sleep=self.sleep, random=lambda: 0.5)
+        return Clockwork(
+            monotonic=lambda: time.monotonic() + self._ahead, sleep=self.sleep, random=lambda: 0.5
+        )
 
 
 def fetch(

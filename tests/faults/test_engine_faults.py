@@ -224,6 +224,18 @@ def test_gives_up_after_the_last_attempt(server: FaultServer, package: Package, 
     assert naps.taken == [2.5, 5.0, 10.0, 20.0]  # half of 5 s, doubled each time
 
 
+def test_a_pause_that_one_request_is_told_holds_for_all(tmp_path: Path) -> None:
+    """Nobody asks the host before it is over, on whatever connection."""
+    packages = [write_package(str(tmp_path / "mirror"), f"p{n}", 300_000 + n) for n in range(30)]
+    with FaultServer(str(tmp_path / "mirror")) as server:
+        server.script("/" + packages[3].manifest, Fault(status=429, headers=(("Retry-After", "1"),)))
+        fetch([p.wanted(unsigned("m", server.url)) for p in packages], tmp_path / "store", limits=Limits())
+        told = next(r.at for r in server.requests if r.path == "/" + packages[3].manifest)
+        meanwhile = [r.path for r in server.requests if told + 0.3 < r.at < told + 0.98]
+    assert meanwhile == []
+    assert len(final_files(tmp_path / "store")) == 60
+
+
 def test_retry_after_is_a_floor(server: FaultServer, package: Package, store: str) -> None:
     server.script("/" + package.manifest, Fault(status=429, headers=(("Retry-After", "33"),)))
     naps = Naps()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 import trustme
 from tests.faults.run import QUICK, Naps, Recorder, fetch, final_files, leftovers
@@ -26,6 +27,7 @@ from cachefetch.errors import (
     TruncatedError,
 )
 from cachefetch.fetch.events import Finished, Stored, Verified
+from cachefetch.fetch.limits import DEFAULT_LIMITS
 from cachefetch.fetch.model import Source, Wanted
 from cachefetch.fetch.verify.openpgp import Keyring
 from cachefetch.fetch.verify.policy import SignaturePolicy
@@ -202,6 +204,28 @@ def test_a_server_that_limits_requests(tmp_path: Path, keyring: Keyring) -> None
         assert len(receipt.items) == len(wanted)
         refused = [line for line in server.requests() if " 429 " in line]
         assert refused, "the limit was never met"
+
+
+class Waits(Naps):
+    """Waits that take as long as they say."""
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+@pytest.mark.service
+def test_a_server_that_limits_requests_refuses_few_of_them(tmp_path: Path, keyring: Keyring) -> None:
+    zone = "limit_req_zone $server_addr zone=all:1m rate=60r/s; limit_req_status 429;"
+    with Nginx(
+        str(tmp_path / "nginx"), str(SIGNED), http=zone, server="limit_req zone=all burst=2 nodelay;"
+    ) as server:
+        wanted = all_of(SIGNED, signed(server.url, keyring))[:40]
+        assert len(fetch(wanted, tmp_path / "store", limits=DEFAULT_LIMITS, naps=Waits()).items) == len(
+            wanted
+        )
+        requests = server.requests()
+    refused = sum(" 429 " in line for line in requests)
+    assert 0 < refused < 0.5 * (len(requests) - refused)
 
 
 # --- the six ways to be wrong ------------------------------------------------------------------------------------
