@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     Errand = Coroutine["Ask", None, None]
 
 #: Threads that `run_in_threads` begins with, the seconds between its looks, and the share of a processor that a thread
-#: uses which has enough to do (the rest goes into waiting for the disk, and into the kernel's part of receiving).
+#: uses which has enough to do (the rest goes into waiting for the disk, and into the kernel's part of receiving); all
+#: together have enough to do with so much of one, since the server may need the others.
 _THREADS = 6
 _LOOK_S = 0.1
 _BUSY = 0.15
+_BUSY_TOGETHER = 0.6
 
 
 @frozen
@@ -98,7 +100,7 @@ def run_in_threads(
             used = time.process_time()
             if crew.ending.wait(_LOOK_S):
                 break
-            if time.process_time() - used < _BUSY * _LOOK_S * threads:
+            if time.process_time() - used < min(_BUSY * threads, _BUSY_TOGETHER) * _LOOK_S:
                 more = min(threads, width - threads)
                 crew.start(work, more)
                 threads += more
