@@ -72,12 +72,23 @@ class Crew:
         return self
 
     def start(self, work: Callable[[Abort], None], threads: int = 1) -> None:
-        """Run `work` in so many more threads, each with an `Abort` of its own."""
+        """Run `work` in so many more threads, each with an `Abort` of its own.
+
+        Where the system gives no more threads (`ulimit -u`, `ulimit -v`), those that there are must do.
+
+        Raises:
+            RuntimeError: there is none at all.
+        """
         for _ in range(threads):
             own = Abort()
             thread = threading.Thread(target=self._run, args=(work, own), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not self._threads:
+                    raise
+                break
             self._threads.append((thread, own))
-            thread.start()
         if self._errors or self._abort.set:  # it came while a thread was made
             self._stop()
 
@@ -114,25 +125,29 @@ def run_watched(work: Callable[[Abort], T], look: Callable[[], None], every_s: f
 
     What interrupts this thread (Ctrl-C, an error of `look`) aborts the work, and is raised when that has stopped.
     """
-    abort = Abort()
+    abort, finished = Abort(), threading.Event()
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
+            abort.check()
             results.append(work(abort))
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             errors.append(error)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=run, daemon=True)
     try:
         thread.start()
-        while thread.is_alive():
-            thread.join(every_s)
+        # Not `join`: up to Python 3.12 an interrupted one takes the thread for ended, and the next returns at once.
+        while not finished.wait(every_s):
             look()
     except BaseException:
         abort.fire()
-        thread.join()
+        if thread.is_alive():  # else it was not started, or will see the abort before it begins
+            finished.wait()
         raise
     if errors:
         raise errors[0]
