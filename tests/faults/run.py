@@ -63,10 +63,14 @@ def fetch(
     limits: Limits = QUICK,
     reporter: Reporter | None = None,
     naps: Naps | None = None,
+    clockwork: Clockwork | None = None,
     offline: bool = False,
     to: str | None = None,
 ) -> Receipt:
-    """Fetch as `Client` does: begin without an event loop, and finish in one what that leaves."""
+    """Fetch as `Client` does: begin without an event loop, and finish in one what that leaves.
+
+    `clockwork` takes the place of `naps`, where time has to pass as it does.
+    """
     transports = Transports(limits, offline=offline)
     found: Receipt | Run | None = None
     try:
@@ -78,7 +82,7 @@ def fetch(
             reporter=reporter,
             offline=offline,
             to=to,
-            clockwork=(naps or Naps()).clockwork(),
+            clockwork=clockwork or (naps or Naps()).clockwork(),
         )
     finally:
         if not isinstance(found, Run):

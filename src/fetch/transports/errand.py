@@ -70,12 +70,17 @@ def run_without_requests(errands: Iterator[Errand]) -> None:
 
 
 def run_in_threads(
-    abort: Abort, errands: Iterator[Errand], width: int, receive: Callable[[Abort, str, Sink], None]
+    abort: Abort,
+    errands: Iterator[Errand],
+    width: int,
+    receive: Callable[[Abort, str, Sink], None],
+    *,
+    used_s: Callable[[], float] = time.process_time,
 ) -> None:
     """Run errands in threads, each one after the other: for bodies that keep a thread busy.
 
     It begins with a few: where the processors are what is short, more would wait for each other. As long as those that
-    there are wait for the network, each look doubles them, up to `width`.
+    there are wait for the network, each look doubles them, up to `width`. `used_s` tells the seconds that they worked.
 
     Raises:
         Aborted: the caller wants no more. The first error that an errand does not catch; it ends the others.
@@ -97,10 +102,10 @@ def run_in_threads(
         threads = min(_THREADS, width)
         crew.start(work, threads)
         while threads < width:
-            used = time.process_time()
+            before = used_s()
             if crew.ending.wait(_LOOK_S):
                 break
-            if time.process_time() - used < min(_BUSY * threads, _BUSY_TOGETHER) * _LOOK_S:
+            if used_s() - before < min(_BUSY * threads, _BUSY_TOGETHER) * _LOOK_S:
                 more = min(threads, width - threads)
                 crew.start(work, more)
                 threads += more
