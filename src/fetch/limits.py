@@ -66,7 +66,7 @@ class Limits:
     small_bytes: int = 256 << 10
     split_bytes: int = 64 << 20
     range_bytes: int = 4 << 20
-    split_connections: int = 4
+    split_connections: int = 6
     chunk_bytes: int = 2 << 20
     flush_s: float = 1.0
     progress_interval_s: float = 0.1

@@ -21,7 +21,7 @@ from .model import Caveat, Item, Receipt
 from .payload import deliver
 from .plan import plan, room_needed
 from .quick import deliver_quickly, prove_quickly
-from .streams import deliver_streams
+from .streams import deliver_large, deliver_streams
 from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
@@ -197,7 +197,7 @@ class Run:
                     session.room.expect(one.tarball.sha256, one.tarball.size)
 
         async def quickly() -> None:
-            for bring in (deliver_quickly, deliver_streams):
+            for bring in (deliver_quickly, deliver_streams, deliver_large):
                 keep_room()
                 await self._quickly(self._delivered, partial(bring, session, packages), waiting)
 

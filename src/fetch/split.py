@@ -9,24 +9,29 @@ mirror brings others meanwhile. Anything else that goes wrong ends all ranges, a
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
+import time
 from functools import partial
 
 from ..errors import CachefetchError
 from . import aio
+from .failures import SOURCE_ERRORS
 from .resume import PartInfo
 from .retry import retryable, wait_s
 from .transports import host_of, redact
+from .transports.errand import Ask, HandedBack, asked
 from .transports.threads import Abort, Aborted, run_abortable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .session import Session
     from .store.part import PartWriter
     from .transports import Head, Transport
+    from .transports.errand import Errand
 
 
 #: Seconds between looks at whether the first answer came: short beside a round trip, long beside the look.
@@ -65,6 +70,9 @@ class Split:
         self._state, self._hashing = threading.Lock(), threading.Lock()
         self._hashed = threading.Condition()  # told when memory gets free
         self._memory: list[memoryview] = []  # of ranges, one after the other in turn
+        self._flushed = math.inf  # when threads flushed last
+        self._stopped = False
+        self.failed: CachefetchError | HandedBack | None = None
 
     async def run(self, transport: Transport, connections: int) -> None:
         """Receive all ranges over so many connections, and make the payload visible if it is right.
@@ -112,13 +120,51 @@ class Split:
                         workers.start_soon(worker, next(self._starts, None))
                 group.cancel_scope.cancel()
         finally:
-            self._flush()
-            self._memory = []
-            self.part.end_ranges()
+            self.finish()
         for error in failed:
             _forget_frames(error)  # the error may be kept to the end of the run, and their memory with it
         if failed:
             raise failed[0]
+
+    def errands(self, connections: int) -> Iterator[Callable[[], Errand]]:
+        """Return errands that receive the ranges without an event loop, one try each; `finish` when they are over.
+
+        Of their threads any may raise NotInRanges; any other failure ends all of them, and is in `failed`.
+        """
+        self._memory = [_aligned(self._size) for _ in range(connections + 1)]
+        self._flushed = time.monotonic()
+        return (partial(self._errand, start) for start in self._starts)
+
+    def finish(self) -> None:
+        """Let what came in order count, cut off the rest, and forget the memory."""
+        self._flush()
+        self._memory = []
+        self.part.end_ranges()
+
+    async def _errand(self, start: int) -> None:
+        sink, last, complete = _Range(self, start, self._end(start) - 1), self._end(start) - 1, False
+        try:
+            if not self._may_begin(start):
+                return
+            await asked(Ask(self.url, sink, start, self.etag, last))
+            complete = sink.at == last + 1
+            if not complete:
+                raise NotInRanges(ranges_lie=True)  # fewer bytes than asked for, and no error
+        except (HandedBack, *SOURCE_ERRORS) as error:
+            _forget_frames(error)
+            self.failed = self.failed or error
+        finally:
+            if not complete:
+                with self._hashed:
+                    self._stopped = True
+                    self._hashed.notify_all()
+
+    def _may_begin(self, start: int) -> bool:
+        """Wait until the first answer has come and the memory of a range is free; False when the ranges have ended."""
+        with self._hashed:
+            while not self._stopped and not ((self.asked or start == self._first) and self._free(start)):
+                self._hashed.wait(_TICK_S)
+            return not self._stopped
 
     async def _range(self, transport: Transport, start: int) -> None:
         """Receive the range from `start`; when it is cut, the rest of it, as often as one may try."""
@@ -157,9 +203,12 @@ class Split:
         if not self.asked:
             if head.size != part.size or head.offset != start or head.encoding:
                 raise NotInRanges
-            self.asked, self.etag = True, head.etag
+            self.etag = head.etag
             part.begin_ranges(PartInfo(redact(self.url), head.etag, part.sha256, part.size, part.offset))
             self.started()
+            with self._hashed:
+                self.asked = True
+                self._hashed.notify_all()
         elif head.offset != start or head.size != part.size or head.etag != self.etag:
             raise NotInRanges  # it changed, or several servers with one name do not agree
         else:
@@ -170,6 +219,12 @@ class Split:
         with self._state:
             self._at[start] = at
             self.received += size
+            now = time.monotonic()
+            due = now - self._flushed >= self.session.limits.flush_s
+            if due:
+                self._flushed = now
+        if due:  # never where a task looks after it
+            self._flush()
 
     def complete(self, start: int) -> None:
         """Write a range that is complete, and hash it when its turn has come."""

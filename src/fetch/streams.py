@@ -6,23 +6,24 @@ what does not go well is left to the general way, which goes on where this one s
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
-from ..errors import FormatError, IntegrityError
+from ..errors import CachefetchError, FormatError, IntegrityError
 from ..values import changed
 from .events import Stored
 from .failures import SOURCE_ERRORS, caveats
 from .layouts import V2, payload_url
 from .payload import Delivered, IntoPart, Payload, ended, wrong_digest
 from .quick import run
+from .split import NotInRanges, Split
 from .transports import host_of
 from .transports.errand import Ask, HandedBack, asked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from ..errors import CachefetchError
     from .model import Source, VerifiedPackage
     from .session import Session
     from .store.part import PartWriter
@@ -58,6 +59,33 @@ async def deliver_streams(
     return streams.results
 
 
+async def deliver_large(
+    session: Session, packages: Sequence[VerifiedPackage], todo: Collection[int]
+) -> dict[int, Delivered]:
+    """Bring the one payload that wants several connections (`Split`), as long as there is no event loop.
+
+    Several such, and what an earlier run left of one, are for the loop, which shares the connections among them.
+
+    Raises:
+        StoreError: no space or no permission.
+    """
+    limits, streams = session.limits, _Streams(session)
+    large = [number for number in todo if packages[number].tarball.size >= limits.split_bytes]
+    connections = min(limits.split_connections, limits.blob_connections, limits.blobs_per_host)
+    if session.in_loop or len(large) != 1 or connections < 2 or packages[large[0]].layout == V2:
+        return {}
+    package = packages[large[0]]
+    source = session.in_order([package.source, *package.wanted.sources])[0]
+    if source.network:
+        payload = Payload(session, large[0] + 1, package, list(package.failures))
+        with streams.begun(large[0], payload, source) as part:
+            if part is not None:
+                await streams.in_ranges(large[0], payload, source, part, connections)
+    session.drain()
+    session.meter.network_bytes += streams.received
+    return streams.results
+
+
 class _Streams:
     """What the errands of one run brought. They run in threads side by side, and the lock is for what they share."""
 
@@ -70,33 +98,73 @@ class _Streams:
         self._lock = threading.Lock()
 
     async def bring(self, number: int, package: VerifiedPackage, source: Source) -> None:
-        session, blob = self.session, package.tarball
-        payload = Payload(session, number + 1, package, list(package.failures))
+        payload = Payload(self.session, number + 1, package, list(package.failures))
+        with self.begun(number, payload, source) as part:
+            if part is not None:
+                await self._receive(number, payload, source, part)
+
+    @contextlib.contextmanager
+    def begun(self, number: int, payload: Payload, source: Source) -> Iterator[PartWriter | None]:
+        """Lock a payload and open its part; None when it is here, or not for one look."""
+        session, package = self.session, payload.package
+        blob, lock = package.tarball, None
         found = payload.ready()
         if found is not None:
             self.results[number] = changed(found, warnings=caveats(package.failures))
-            return
-        if self._failures >= _TROUBLE or session.health.suspected(source.mirror):
-            return
-        if session.strained(host_of(source.url)):
-            return
-        lock = session.try_lock(number, blob.sha256)
+        elif not (
+            self._failures >= _TROUBLE
+            or session.health.suspected(source.mirror)
+            or session.strained(host_of(source.url))
+        ):
+            lock = session.try_lock(number, blob.sha256)
         if lock is None:
+            yield None
             return
         try:
             if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):
-                return  # brought meanwhile, damaged, or begun: not for one look
+                yield None  # brought meanwhile, damaged, or begun
+                return
             part = session.store.open_part(lock, blob.sha256, blob.size)
             try:
-                await self._receive(number, payload, source, part)
+                yield part
             finally:
                 session.under_way.pop(number + 1, None)
                 part.leave()
         finally:
             lock.release()
 
+    async def in_ranges(
+        self, number: int, payload: Payload, source: Source, part: PartWriter, connections: int
+    ) -> None:
+        """Bring a payload over several connections, with one try for each range."""
+        session = self.session
+        try:
+            url = payload_url(source, payload.package)
+        except FormatError:
+            return
+        split = Split(session, part, url, lambda: payload.started(part, source.mirror))
+        try:
+            try:
+                errands = [(source, one) for one in split.errands(connections)]
+                await run(session, errands, connections, long=True)
+            finally:
+                split.finish()
+                self.received += split.received
+        except NotInRanges as refused:
+            session.whole.add(host_of(url))
+            if refused.ranges_lie:
+                part.drop()
+            return
+        if part.done:
+            self._stored(number, payload.package, source, part)
+        elif isinstance(split.failed, CachefetchError):
+            self._failed(number, source, part, split.failed)
+        elif part.offset == part.size:  # perhaps answers that do not agree: all of it once more, in one
+            session.whole.add(host_of(url))
+            part.drop()
+
     async def _receive(self, number: int, payload: Payload, source: Source, part: PartWriter) -> None:
-        session, package = self.session, payload.package
+        package = payload.package
         try:
             url = payload_url(source, package)
         except FormatError:
@@ -119,10 +187,12 @@ class _Streams:
                 with self._lock:
                     self.received += sink.received
         self._failures = 0
-        self.results[number] = Delivered(
-            package, part.path, "network", source.mirror, caveats(package.failures)
-        )
-        session.post(Stored(number + 1, str(package.wanted), part.path))
+        self._stored(number, package, source, part)
+
+    def _stored(self, number: int, package: VerifiedPackage, source: Source, part: PartWriter) -> None:
+        warnings = caveats(package.failures)
+        self.results[number] = Delivered(package, part.path, "network", source.mirror, warnings)
+        self.session.post(Stored(number + 1, str(package.wanted), part.path))
 
     def _failed(self, number: int, source: Source, part: PartWriter, error: CachefetchError) -> None:
         with self._lock:

@@ -11,16 +11,23 @@ from pathlib import Path
 
 import pytest
 from tests.faults.mirror import Package, unsigned, write_package
-from tests.faults.run import QUICK, fetch, final_files, leftovers
+from tests.faults.run import QUICK, Recorder, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 
 from cachefetch.errors import CachefetchError, DigestError, NetworkError
-from cachefetch.fetch.events import Event, Progress, Reporter
+from cachefetch.fetch.aio import at_once
+from cachefetch.fetch.events import Event, Progress, Reporter, Retrying
+from cachefetch.fetch.execute import fetch_early
+from cachefetch.fetch.model import Receipt
 from cachefetch.fetch.resume import PartInfo, read_info
+from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.transports import Transports
 
 SIZE = 1_000_000
 RANGE = 100_000
 LIMITS = replace(QUICK, small_bytes=0, split_bytes=400_000, range_bytes=RANGE)
+#: What a deadline holds is all done in the event loop.
+IN_LOOP = replace(LIMITS, deadline_s=300)
 
 
 @pytest.fixture
@@ -152,7 +159,7 @@ def test_continues_where_it_was_hashed(server: FaultServer, package: Package, tm
 
 def test_a_cut_range_goes_on_where_it_was_cut(server: FaultServer, package: Package, tmp_path: Path) -> None:
     server.script("/" + package.blob, Fault(cut_after=60_000, times=0))
-    fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
+    fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=IN_LOOP)
     assert final_files(tmp_path / "store")[package.sha256] == package.payload
     ends = {at + RANGE - 1 for at in range(0, SIZE, RANGE)}
     expected = {f"bytes={at}-{at + RANGE - 1}" for at in range(0, SIZE, RANGE)}
@@ -252,3 +259,28 @@ def test_an_error_of_the_store_ends_it(server: FaultServer, package: Package, tm
     with pytest.raises(CachefetchError) as caught:
         fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS)
     assert caught.value.exit_code == 10
+
+
+def test_one_large_payload_comes_in_ranges_without_an_event_loop(
+    server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    transports = Transports(LIMITS)
+    wanted = [package.wanted(unsigned("m", server.url))]
+    found = fetch_early(wanted, store=Store(str(tmp_path / "store")), transports=transports, limits=LIMITS)
+    at_once(transports.aclose())
+    assert isinstance(found, Receipt)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    assert set(asked(server, package)) == {f"bytes={at}-{at + RANGE - 1}" for at in range(0, SIZE, RANGE)}
+    assert leftovers(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("where", [0, 1, 4])
+def test_ranges_that_end_before_the_loop_lose_nothing_that_came_in_order(
+    where: int, server: FaultServer, package: Package, tmp_path: Path
+) -> None:
+    server.script("/" + package.blob, *[Fault()] * where, Fault(status=503))
+    recorder = Recorder()
+    fetch([package.wanted(unsigned("m", server.url))], tmp_path / "store", limits=LIMITS, reporter=recorder)
+    assert final_files(tmp_path / "store")[package.sha256] == package.payload
+    assert len(asked(server, package)) <= SIZE // RANGE + 1 + LIMITS.split_connections
+    assert [event.attempt for event in recorder.of(Retrying)] == [1], "it counts as the first try"

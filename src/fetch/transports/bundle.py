@@ -86,7 +86,11 @@ class BundleTransport:
         """Run errands one after the other, as they lie on the medium."""
         from .errand import run_in_order
 
-        run_in_order(errands, abort, lambda url, sink: self._receive(abort, url, sink, 0, None, None))
+        run_in_order(
+            errands,
+            abort,
+            lambda ask: self._receive(abort, ask.url, ask.sink, ask.offset, ask.validator, ask.last),
+        )
 
     async def aclose(self) -> None:
         """Forget the bundles."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..network import Network
     from . import Sink, Transport
-    from .errand import Errand
+    from .errand import Ask, Errand
     from .wire import Answer
 else:
     from . import late_ssl as ssl
@@ -191,10 +191,10 @@ class DirectTransport:
                 return
         self._receive(abort, url, sink, 0, None, None)  # 416: the part is of no use to this server
 
-    def _receive_or_hand_back(self, abort: Abort, url: str, sink: Sink) -> None:
+    def _receive_or_hand_back(self, abort: Abort, ask: Ask) -> None:
         try:
-            with self._unspoken(url):
-                self._receive(abort, url, sink, 0, None, None)
+            with self._unspoken(ask.url):
+                self._receive(abort, ask.url, ask.sink, ask.offset, ask.validator, ask.last)
                 return
         except (ValueError, ssl.SSLError, OSError) as error:
             raise HandedBack from error

@@ -30,10 +30,13 @@ _BUSY_TOGETHER = 0.6
 
 @frozen
 class Ask:
-    """One GET: the whole object at `url` goes into `sink`."""
+    """One GET: the object at `url` goes into `sink`, whole or from `offset` to `last`; see `Transport.receive`."""
 
     url: str
     sink: Sink
+    offset: int = 0
+    validator: str | None = None
+    last: int | None = None
 
 
 class HandedBack(Exception):
@@ -73,7 +76,7 @@ def run_in_threads(
     abort: Abort,
     errands: Iterator[Errand],
     width: int,
-    receive: Callable[[Abort, str, Sink], None],
+    receive: Callable[[Abort, Ask], None],
     *,
     used_s: Callable[[], float] = time.process_time,
 ) -> None:
@@ -96,7 +99,7 @@ def run_in_threads(
             yield errand
 
     def work(own: Abort) -> None:
-        run_in_order(shared(), own, lambda url, sink: receive(own, url, sink))
+        run_in_order(shared(), own, lambda ask: receive(own, ask))
 
     with Crew(abort) as crew:
         threads = min(_THREADS, width)
@@ -111,7 +114,7 @@ def run_in_threads(
                 threads += more
 
 
-def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str, Sink], None]) -> None:
+def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[Ask], None]) -> None:
     """Run errands one after the other.
 
     Raises:
@@ -123,7 +126,7 @@ def run_in_order(errands: Iterator[Errand], abort: Abort, receive: Callable[[str
             while ask is not None:
                 error: BaseException | None = None
                 try:
-                    receive(ask.url, ask.sink)
+                    receive(ask)
                 except (CachefetchError, HandedBack, Aborted) as found:
                     error = found
                 ask = step(errand, error)

@@ -123,7 +123,11 @@ class FileTransport:
         from .errand import run_in_order
 
         run_in_order(
-            errands, abort, lambda url, sink: self._receive(abort, local_path(url), sink, 0, None, None)
+            errands,
+            abort,
+            lambda ask: self._receive(
+                abort, local_path(ask.url), ask.sink, ask.offset, ask.validator, ask.last
+            ),
         )
 
     async def aclose(self) -> None:

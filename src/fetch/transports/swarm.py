@@ -206,6 +206,8 @@ class _Line:
         self._guard = StallGuard.of(limits, time.monotonic)
         self._quiet_since = now
         try:
+            if ask.offset or ask.last is not None:
+                raise HandedBack  # short requests are for whole objects
             self._unsent = self.swarm.request(ask.url)
             if self._socket is None:
                 self._connect(self.swarm.resolve())

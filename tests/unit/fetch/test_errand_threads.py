@@ -44,7 +44,7 @@ def errands(done: list[int], count: int) -> Iterator[Any]:
 def test_those_that_wait_become_more() -> None:
     inside, done = Most(), list[int]()
 
-    def receive(abort: Abort, url: str, sink: Any) -> None:
+    def receive(abort: Abort, ask: Ask) -> None:
         with inside:
             time.sleep(0.05)
 
@@ -60,7 +60,7 @@ def test_those_that_work_stay_few(share: float, threads: int) -> None:
     """Work is counted in shares of one processor; what this machine has to spare is nothing to a test."""
     inside, done, looks = Most(), list[int](), itertools.count()
 
-    def receive(abort: Abort, url: str, sink: Any) -> None:
+    def receive(abort: Abort, ask: Ask) -> None:
         with inside:
             time.sleep(0.05)
 
@@ -72,8 +72,8 @@ def test_those_that_work_stay_few(share: float, threads: int) -> None:
 def test_what_an_errand_does_not_catch_ends_all() -> None:
     done: list[int] = []
 
-    def receive(abort: Abort, url: str, sink: Any) -> None:
-        if url == "u5":
+    def receive(abort: Abort, ask: Ask) -> None:
+        if ask.url == "u5":
             raise StoreError("full", hint="", context={})
         while not abort.set:
             if len(done) < 5:
@@ -95,7 +95,7 @@ def test_what_is_handed_back_reaches_the_errand() -> None:
         except HandedBack:
             seen.append("back")
 
-    def receive(abort: Abort, url: str, sink: Any) -> None:
+    def receive(abort: Abort, ask: Ask) -> None:
         raise HandedBack
 
     run_in_threads(Abort(), iter([errand(), errand()]), 4, receive)
