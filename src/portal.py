@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+#: More than an event loop takes to start.
+_START_S = 30.0
+
+
 class Portal:
     """An event loop in a thread of its own, started by the first call and kept until `close`.
 
@@ -45,15 +49,44 @@ class Portal:
         """Return the portal; of several threads that need it first, one starts it."""
         with self._starting:
             if self._portal is None:
-                import weakref
-
-                from anyio.from_thread import start_blocking_portal
-
-                manager = start_blocking_portal()
-                self._portal = manager.__enter__()
-                # A portal that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
-                self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
+                self._start()
+            assert self._portal is not None
             return self._portal
+
+    def _start(self) -> None:
+        """Start the portal in a thread of its own, where no Ctrl-C comes: halfway it could neither run nor stop."""
+        import threading
+        import weakref
+
+        from anyio.from_thread import start_blocking_portal
+
+        manager = start_blocking_portal()
+        errors: list[BaseException] = []
+        done = threading.Event()
+
+        def start() -> None:
+            try:
+                portal = manager.__enter__()
+                # One that is forgotten must stop before the interpreter ends its thread, or the exit would hang.
+                self._stop = weakref.finalize(self, manager.__exit__, None, None, None)
+                self._portal = portal
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                errors.append(error)
+            finally:
+                done.set()
+
+        try:
+            threading.Thread(target=start).start()
+        except BaseException as interruption:  # noqa: BLE001 - raised again when there is something to stop
+            errors.append(interruption)
+        while not done.is_set():
+            try:
+                done.wait(_START_S)
+                break
+            except BaseException as interruption:  # noqa: BLE001 - as above
+                errors.append(interruption)
+        if errors:
+            raise errors[0]
 
     def close(self) -> None:
         """Stop the loop and its thread."""

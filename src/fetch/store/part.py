@@ -257,9 +257,13 @@ class PartWriter:
 
     def _keep_sidecar(self) -> None:
         if (self._stale or not self._kept) and self.info is not None:
-            files.write_atomic(
-                self._sidecar + ".new", self._sidecar, self.info.encode(), sync=False, read_only=False
-            )
+            new = self._sidecar + ".new"
+            try:
+                files.write_atomic(new, self._sidecar, self.info.encode(), sync=False, read_only=False)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+                raise
             self._kept, self._stale = True, False
 
     def _count_all(self) -> None:
