@@ -298,10 +298,20 @@ def _merged(group: list[tuple[str, Record]], discredited: frozenset[str]) -> tup
     return merged, Dispute(name, hash_, tuple(kept), tuple(sorted(differing)), tuple(differs))
 
 
-def _fullest(record: Record) -> tuple[bool, int, int, int, str]:
-    """Order descriptions of one hash, the one that counts first, whatever the order of the mirrors."""
+def _fullest(record: Record) -> tuple[bool, bool, int, int, int, str]:
+    """Order descriptions of one hash, the one that counts first, whatever the order of the mirrors.
+
+    One that says that there can be no binary comes last: whoever believed it would ask nobody for the binary.
+    """
     node = record.node
-    return (node.partial, -len(node.edges), -len(node.variants), -node.format, repr(node))
+    return (
+        node.external is not None,
+        node.partial,
+        -len(node.edges),
+        -len(node.variants),
+        -node.format,
+        repr(node),
+    )
 
 
 def _differences(best: Node, other: Node) -> tuple[str, ...]:

@@ -195,6 +195,25 @@ def test_of_two_descriptions_of_a_hash_the_fullest_counts_with_its_own_mirrors(
         assert len(specs.disputes) == 1
 
 
+def test_a_description_that_rules_a_binary_out_does_not_count_beside_one_that_has_it(tmp_path: Path) -> None:
+    record = json.loads(index_file("v3-unsigned").read_bytes())["database"]["installs"][GOOD_HASH]
+    record["spec"]["external"] = {"path": "/usr", "module": None, "extra_attributes": {}}
+    record["spec"]["parameters"]["fuller"] = True
+    liar = tmp_path / "index.json"
+    liar.write_text(json.dumps({"database": {"version": "8", "installs": {GOOD_HASH: record}}}))
+    store = IndexStore(str(tmp_path / "store"))
+    sources = [
+        store.ingest(name, name, str(path), local=True, meta={"kind": "v3"}, sha256=None)
+        for name, path in (("liar", liar), ("good", index_file("v3-unsigned")))
+    ]
+    for order in (1, -1):
+        specs = Specs(sources[::order])
+        record = specs.record(GOOD_HASH)
+        assert record is not None
+        assert (record.has_binary, record.mirrors, record.node.external) == (True, ("good",), None)
+        assert specs.disputes[GOOD_HASH].others == ("liar",)
+
+
 @pytest.mark.parametrize(
     "pair", [("v3-signed", "v3-unsigned"), ("v2-signed", "v2-unsigned"), ("v2-unsigned", "v3-unsigned")]
 )
