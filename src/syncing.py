@@ -300,6 +300,7 @@ def make_job(selection: Selection, sources: Sources, policy: Policy, delivery: d
         pins,
         disputed=frozenset(hashes & sources.specs.disputes.keys()),
         notes=sources.specs.dispute_notes(hashes),
+        doubted=sources.specs.doubted,
     )
 
 

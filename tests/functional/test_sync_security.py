@@ -222,3 +222,50 @@ def test_an_index_that_makes_a_binary_fit_does_not_choose_it(cli: Cli, tmp_path:
     assert cli("resolve", *words).code == 0  # who only asks an index believes it
     done = cli("fetch", *words)
     assert (done.code, done.json["status"]) == (3, "no-candidate"), done.out + done.err
+
+
+def _of_zlib(change: Callable[[Any], object]) -> Callable[[Any], None]:
+    def changed(database: Any) -> None:
+        for record in database["installs"].values():
+            if record["spec"]["name"] == "zlib":
+                change(record["spec"])
+
+    return changed
+
+
+def _paths_of_externals(database: Any) -> None:
+    for record in database["installs"].values():
+        if "external" in record["spec"]:
+            record["spec"]["external"]["path"] = "/a"  # the first of all
+
+
+UNSEEN: dict[str, Callable[[Any], None]] = {
+    "no arch, so that nobody can read it": _of_zlib(lambda spec: spec.update(arch=None)),
+    "version that is a number": _of_zlib(lambda spec: spec.update(version=1.3)),
+    "hash of the recipe": _of_zlib(lambda spec: spec.update(package_hash="x" * 56)),
+    "not concrete": _of_zlib(lambda spec: spec.update(concrete=False)),
+    "annotations": _of_zlib(lambda spec: spec.update(annotations={"compiler": "evil@1"})),
+    "paths of externals": _paths_of_externals,
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "what"),
+    # In layout 2 the compiler is part of the paths: a mirror that says another one has no such files.
+    [("v3", what) for what in UNSEEN] + [("v2", what) for what in UNSEEN if what != "annotations"],
+)
+def test_the_index_of_the_destination_says_what_the_documents_say(
+    cli: Cli, tmp_path: Path, layout: str, what: str
+) -> None:
+    """What is no part of a description, or makes a record unreadable, came from the index that was named first."""
+    good = FIXTURES / f"{layout}-signed"
+    liar, direct = copy_of(good, tmp_path / "liar"), tmp_path / "direct"
+    (change_index if layout == "v3" else rewrite)(liar, UNSEEN[what])
+    assert sync(cli, "--all", source=good, to=direct).code == 0
+    for first, second in ((liar, good), (good, liar)):
+        to = tmp_path / f"{first.name}-first"
+        done = cli("sync", "--all", "--from", first, "--from", second, "--key", KEY, "--to", to, "--json")
+        assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+        audit = cli("verify", to, "--key", KEY, "--json")
+        assert (audit.code, audit.json["problems"]) == (0, []), audit.out
+        assert files(to) == files(direct)

@@ -31,7 +31,8 @@ from ..quick import deliver_quickly
 from ..verify.binding import read_spec_blob
 from ..verify.openpgp import Keyring, is_signed, split_cleartext
 from ..verify.policy import SignaturePolicy
-from .build_cache import BuildCache, read_build_cache_keys, write_build_cache_index
+from .build_cache import BuildCache, nodes_of_spec_file, read_build_cache_keys, write_build_cache_index
+from .described import Documents, settled
 from .destination import list_manifests
 from .inventory import each, gathered, portions, prove_selection, released, split_known, stem_of, unnamed
 from .journal import Row
@@ -321,11 +322,21 @@ class Sync:
         held = {stem: path for stem, path in listing.manifests.items() if stem[-32:] not in self.failed}
         rows = self.journal.rows.values()
         if isinstance(self.to, BuildCache):
-            damaged, waiting = write_build_cache_index(self.to, rows, held, self.job.lookup, self._terms())
+            damaged, waiting = write_build_cache_index(self.to, rows, held, self._lookup(), self._terms())
         else:
-            damaged, waiting = write_index(self.to, rows, held, self.job.lookup, self._terms())
+            damaged, waiting = write_index(self.to, rows, held, self._lookup(), self._terms())
         self._wait(waiting, listing)
         self._damaged(dict.fromkeys(damaged, "it or what it names is damaged, the index does not list it"))
+
+    def _lookup(self) -> Lookup:
+        """Return how the nodes of the index are found."""
+        to = self.to
+        manifests = {stem[-32:]: path for stem, path in to.listing().manifests.items()}
+
+        def read(path: str) -> Mapping[str, tuple[Mapping[str, Any], int]]:
+            return nodes_of_spec_file(to, path) if isinstance(to, BuildCache) else nodes_of_document(to, path)
+
+        return settled(self.job.lookup, self.job.doubted, Documents(manifests, read))
 
     def _terms(self) -> Terms:
         if self.how.tolerant:

@@ -77,6 +77,8 @@ class Job:
         disputed: DAG hashes that mirrors describe differently: what the journal has of them does not show which
             description it was proven by.
         notes: sentences about these.
+        doubted: tells of a DAG hash whether sources write its node differently: then spec documents decide what the
+            index gets.
     """
 
     wanted: tuple[Wanted, ...]
@@ -89,6 +91,7 @@ class Job:
     otherwise: Callable[[frozenset[str]], Job | None] = field(default=lambda _: None)
     disputed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    doubted: Callable[[str], bool] = field(default=lambda _: False)
 
 
 @dataclass(frozen=True, slots=True)

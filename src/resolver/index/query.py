@@ -204,14 +204,28 @@ class Specs:
     def raw(self, hash: str, /) -> tuple[Mapping[str, Any], int] | None:
         """Return a node as the first source that has it wrote it, and its specfile version; None when none does.
 
-        A source whose description of a disputed hash does not count is not asked.
+        Of a source that writes another one than the rest neither a description that does not count is taken, nor one
+        that is none: who reads the index that it is written into would refuse it.
         """
+        written = self._written(hash)
+        if self.record(hash) is None:
+            return None
+        if all(found == written[0][1] for _, found in written):
+            return written[0][1] if written else None
         dispute = self.disputes.get(hash)
-        for source in self._sources:
-            found = None if dispute and source.mirror in dispute.others else source.raw(hash)
-            if found is not None:
+        for source, found in written:
+            if not (dispute and source.mirror in dispute.others) and source.record(hash) is not None:
                 return found
         return None
+
+    def doubted(self, hash: str, /) -> bool:
+        """Tell whether the sources write a node differently, be it in what is no part of its description."""
+        written = self._written(hash)
+        return any(found != written[0][1] for _, found in written)
+
+    def _written(self, hash: str) -> list[tuple[SpecSource, tuple[Mapping[str, Any], int]]]:
+        """Return the sources that have a record of that hash, each with the node as it wrote it."""
+        return [(source, found) for source in self._sources if (found := source.raw(hash)) is not None]
 
     def digest(self, mirror: str) -> str:
         """Return the sha256 of the index of the mirror of that name, "" when it has no stored index."""
