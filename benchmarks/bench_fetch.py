@@ -60,9 +60,9 @@ CASES = {
 CHILD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from cachefetch.fetch.execute import fetch_early
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
-from cachefetch.fetch.model import Receipt, Source, Wanted
+from cachefetch.fetch.model import Source, Wanted
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 from cachefetch.fetch.verify.openpgp import Keyring
@@ -78,10 +78,11 @@ if job["general"]:
     from cachefetch.fetch.transports.direct import DirectTransport
     DirectTransport._speaks = lambda self, url: False
 wanted = [Wanted(*one, (source,)) for one in job["wanted"]]
-receipt = fetch_early(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
-if not isinstance(receipt, Receipt):
+run = new_run(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
+receipt = run.begin()
+if receipt is None:
     import anyio
-    receipt = anyio.run(receipt.finish)
+    receipt = anyio.run(run.finish)
 assert len(receipt.items) == len(wanted)
 assert not receipt.warnings
 """

@@ -11,7 +11,7 @@ import time
 from functools import partial
 
 from .base import Base, answer_local, is_local, not_both
-from .errors import CachefetchError
+from .errors import CachefetchError, MissingError
 from .portal import Portal
 from .sources import Pause
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .fetch.model import Receipt
     from .fetch.plan import FetchPlan
     from .lockfile import Lock
+    from .pins import Pin
     from .resolver.host.overrides import HostOverrides
     from .resolver.model import Host
     from .resolver.resolution import Listing, MirrorState, Resolution, Shown
@@ -134,10 +135,15 @@ class Client(Base):
     ) -> Receipt:
         """See `AsyncClient.fetch_locked`."""
         host = host if host is not None else self.host()
+        from .fetch.model import Receipt
+
         early = self._async._locked_early(lock, host, to, adopt)
-        if early is not None:
+        if isinstance(early, Receipt):
             return early
-        return self._portal.call(partial(self._async.fetch_locked, lock, host=host, to=to, adopt=adopt))
+        try:
+            return self._portal.call(partial(self._async._finish_locked, early, lock, host, to, adopt))
+        finally:
+            early.close()
 
     def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:
         """See `AsyncClient.plan_locked`."""
@@ -210,7 +216,7 @@ class Client(Base):
     ) -> Receipt | None:
         """Fetch without an event loop as far as that goes, which is mostly to the end; None when nothing was begun."""
         if answer is None:
-            return None if deps else self._async._pinned_early(self.pins(*specs), to, adopt)
+            return None if deps else self._pinned(self.pins(*specs), to, adopt)
         if answer.status != "ok":
             return None
         from .fetch.model import Receipt
@@ -222,6 +228,20 @@ class Client(Base):
             return self._portal.call(partial(self._async._finish, begun))
         finally:
             begun.run.close()
+
+    def _pinned(self, pins: tuple[Pin, ...], to: str | None, adopt: str | None) -> Receipt | None:
+        """Fetch what is named in full; None when no mirror has it under the names of layout 3."""
+        from .fetch.model import Receipt
+
+        early = self._async._pinned_early(pins, to, adopt)
+        if isinstance(early, Receipt):
+            return early
+        try:
+            return self._portal.call(partial(self._async._finish_pinned, early))
+        except MissingError:
+            return None
+        finally:
+            early.close()
 
     def _resolved(
         self,

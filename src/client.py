@@ -10,7 +10,6 @@ from functools import partial
 
 from .errors import (
     CachefetchError,
-    MissingError,
     NoUsableMirrorError,
     UsageError,
 )
@@ -177,19 +176,16 @@ class AsyncClient(Fetching):
             PolicyError: a mirror's signature policy is weaker than the locked one.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
-        from .fetch.execute import fetch_items
+        from .fetch.execute import new_run
 
         facts = host if host is not None else await self.host()
         self._require_lock(lock, facts)
         require_directory(to)
         require_adoptable(adopt)
-        engine, wanted, accept = self._engine(), self._wanted_of_lock(lock), as_locked(lock)
-        try:
-            receipt = await fetch_items(wanted, to=to, adopt=adopt, accept=accept, **engine)
-        except MissingError:  # under the names of layout 3: an index may know others
-            wanted = await self._locked_wanted(lock, facts, engine)
-            receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
-        return self._with_lock_note(receipt, lock, facts)
+        run = new_run(
+            self._wanted_of_lock(lock), to=to, adopt=adopt, accept=as_locked(lock), **self._engine()
+        )
+        return await self._finish_locked(run, lock, facts, to, adopt)
 
     async def plan_locked(self, lock: Lock, *, host: Host | None = None) -> FetchPlan:
         """Return what `fetch_locked` would get and reuse; arguments and errors as there."""

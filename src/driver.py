@@ -100,6 +100,7 @@ class Driver(Base):
         limits = self._limits or DEFAULT_LIMITS
         if self._transports is None:
             self._transports = Transports(limits, offline=self.options.offline, network=self._network())
+        self._transports.health = None  # of hosts that were down: they may be back for this command
         return {
             "store": self._store(),
             "limits": limits,

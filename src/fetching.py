@@ -109,28 +109,38 @@ class Fetching(Driver):
         with begun.request.missing_explained():
             return self._with_caveats(await begun.run.finish())
 
-    def _pinned_early(self, pins: tuple[Pin, ...], to: str | None, adopt: str | None) -> Receipt | None:
-        """Fetch the pinned packages without an event loop; None when that does not do: begin again in one."""
+    def _pinned_early(self, pins: tuple[Pin, ...], to: str | None, adopt: str | None) -> Receipt | Run:
+        """Fetch the pinned packages as far as it goes without an event loop."""
         from .fetch.model import Receipt
 
-        found = self._early(
-            self._wanted_by_name([(pin.name, pin.version, pin.hash) for pin in pins]), to, adopt
-        )
-        if isinstance(found, Receipt):
-            return self._with_caveats(found)
-        found.close()
-        return None
+        names = [(pin.name, pin.version, pin.hash) for pin in pins]
+        found = self._early(self._wanted_by_name(names), to, adopt)
+        return self._with_caveats(found) if isinstance(found, Receipt) else found
 
-    def _locked_early(self, lock: Lock, facts: Host, to: str | None, adopt: str | None) -> Receipt | None:
-        """Refuse what a lock file does not allow; fetch the rest without an event loop, None when that does not do."""
+    async def _finish_pinned(self, run: Run) -> Receipt:
+        return self._with_caveats(await run.finish())
+
+    def _locked_early(self, lock: Lock, facts: Host, to: str | None, adopt: str | None) -> Receipt | Run:
+        """Refuse what a lock file does not allow; fetch the rest as far as it goes without an event loop."""
         from .fetch.model import Receipt
 
         self._require_lock(lock, facts)
         found = self._early(self._wanted_of_lock(lock), to, adopt, as_locked(lock))
-        if isinstance(found, Receipt):
-            return self._with_lock_note(found, lock, facts)
-        found.close()
-        return None
+        return self._with_lock_note(found, lock, facts) if isinstance(found, Receipt) else found
+
+    async def _finish_locked(
+        self, run: Run, lock: Lock, facts: Host, to: str | None, adopt: str | None
+    ) -> Receipt:
+        """Go on in an event loop, and under the names that an index has where those of layout 3 are not there."""
+        from .fetch.execute import fetch_items
+
+        try:
+            receipt = await run.finish()
+        except MissingError:
+            engine = self._engine()
+            wanted = await self._locked_wanted(lock, facts, engine)
+            receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
+        return self._with_lock_note(receipt, lock, facts)
 
     def _wanted_of_lock(self, lock: Lock) -> tuple[Wanted, ...]:
         return self._wanted_by_name([(p.name, p.version, p.hash) for p in lock.packages])
@@ -142,11 +152,12 @@ class Fetching(Driver):
         adopt: str | None,
         accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
     ) -> Receipt | Run:
-        from .fetch.execute import fetch_early
+        from .fetch.execute import new_run
 
         require_directory(to)
         require_adoptable(adopt)
-        return fetch_early(wanted, to=to, adopt=adopt, accept=accept, **self._engine())
+        run = new_run(wanted, to=to, adopt=adopt, accept=accept, **self._engine())
+        return run.begin() or run
 
     async def _pinned(self, pins: tuple[Pin, ...], deps: bool, engine: dict[str, Any]) -> _Request:
         """Return the pinned packages and, from their verified spec documents, their closure."""

@@ -107,11 +107,23 @@ async def fetch_items(
             packages that could not be delivered (the others are stored all the same).
         StoreError: no space (seen before the first payload byte where it can be), no permission.
     """
-    session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-    return await Run(session, wanted, to, adopt, accept).finish()
+    run = new_run(
+        wanted,
+        store=store,
+        transports=transports,
+        limits=limits,
+        reporter=reporter,
+        offline=offline,
+        to=to,
+        adopt=adopt,
+        meter=meter,
+        clockwork=clockwork,
+        accept=accept,
+    )
+    return await run.finish()
 
 
-def fetch_early(
+def new_run(
     wanted: Sequence[Wanted],
     *,
     store: Store,
@@ -124,15 +136,14 @@ def fetch_early(
     meter: Meter | None = None,
     clockwork: Clockwork | None = None,
     accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
-) -> Receipt | Run:
-    """Fetch without an event loop: what goes well is done here, for the rest `Run.finish` goes on.
+) -> Run:
+    """Return a fetch that has not begun; arguments as for `fetch_items`.
 
-    asyncio and anyio take as long to load as hundreds of small packages to fetch (docs/decisions/0012). Arguments and
-    errors as for `fetch_items`; `accept` as for `Run`. Call `close` or `finish` of the run that is returned.
+    `begin` does without an event loop what goes well, which is mostly all: asyncio and anyio take as long to load as
+    hundreds of small packages to fetch (docs/decisions/0012). `finish` goes on in a loop; `close` gives it up.
     """
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-    run = Run(session, wanted, to, adopt, accept)
-    return run.begin() or run
+    return Run(session, wanted, to, adopt, accept)
 
 
 async def plan_items(

@@ -91,6 +91,7 @@ async def from_mirrors(
             session.health.suspect(source.mirror, error)
             failures.append(Failure(source.mirror, error))
             continue
+        failures += session.met_rest(transfer, wanted.sources)
         new = tuple(failures[noted:])
         for warning in caveats(new):
             session.emit(Warned(transfer, warning.code, warning.message, warning.mirror))

@@ -1,7 +1,8 @@
 """Which mirror is asked first, and which is left alone for a while. Pure: time is passed in.
 
-A circuit breaker for each host: after `breaker_failures` failures in a row, or one connection that did not come in
-time, the host is *open*: who has another mirror takes that one. After `breaker_rest_s` it may be tried again.
+A circuit breaker for each host: after `breaker_failures` failures in a row, or one time-out (no connection, no answer,
+or too few bytes in time), the host is *open*: who has another mirror takes that one. After `breaker_rest_s` it may be
+tried again, after ten times as long when it was a time-out.
 A package without another mirror keeps trying, as `retry` says; when such a series ends without any connection, the
 host is given up, so that a dead mirror costs its time-outs once a run and not once a package.
 """
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+#: A host that says nothing rests so much longer: each look at it costs a time-out.
+_SILENT_RESTS = 10
+
+
 class _Host:
     def __init__(self) -> None:
         self.failures = 0
         self.opened: float | None = None
         self.last: CachefetchError | None = None
         self.given_up = False
+        self.silent = False  # the last failure was one of patience, which costs as long as one waits
 
 
 class Health:
@@ -46,7 +52,8 @@ class Health:
         state = self._hosts.get(host)
         if state is None or state.opened is None:
             return False
-        return self._clock() - state.opened < self._limits.breaker_rest_s
+        rest_s = self._limits.breaker_rest_s * (_SILENT_RESTS if state.silent else 1)
+        return self._clock() - state.opened < rest_s
 
     def given_up(self, host: str) -> bool:
         """Return True when `host` is not asked even where there is no other mirror."""
@@ -79,8 +86,8 @@ class Health:
         state.failures += 1
         state.last = error
         unreachable = error.context.get("reason") == "connect"
-        timed_out = unreachable and "in time" in error.message
-        if not self.is_open(host) and (timed_out or state.failures >= self._limits.breaker_failures):
+        state.silent = bool(error.context.get("silent")) or (unreachable and "in time" in error.message)
+        if not self.is_open(host) and (state.silent or state.failures >= self._limits.breaker_failures):
             state.opened, state.given_up = self._clock(), False
         if last and unreachable:
             state.opened, state.given_up = self._clock(), True

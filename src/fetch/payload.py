@@ -152,6 +152,7 @@ class Payload:
                     if isinstance(error, IntegrityError):
                         part.drop()
                     continue
+                self.failures += session.met_rest(self.transfer, sources)
                 for warning in caveats(self.failures[self._told :]):
                     session.emit(Warned(self.transfer, warning.code, warning.message, warning.mirror))
                 session.emit(Stored(self.transfer, str(self.package.wanted), path))

@@ -225,9 +225,7 @@ class _Proofs:
         except HandedBack:
             return None
         except SOURCE_ERRORS as error:
-            session.met[number + 1, source.mirror] = error
-            session.refused(host_of(source.url), error, self._begun)
-            session.health.suspect(source.mirror, error)
+            session.met_quickly(number, source, error, self._begun)
             return None
 
     def _found(self, number: int, wanted: Wanted, found: VerifiedPackage) -> None:
@@ -260,7 +258,7 @@ class _Payloads:
         if lock is None:
             return
         try:
-            if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):
+            if session.store.has(blob.sha256) or session.store.begun(blob.sha256):
                 return  # brought meanwhile, damaged, or begun: not for one look
             data = await self._get(number, package, source, lock)
             if data is not None:
@@ -287,9 +285,7 @@ class _Payloads:
         except HandedBack:
             return None
         except SOURCE_ERRORS as error:
-            session.met[number + 1, source.mirror] = error
-            session.refused(host_of(source.url), error, self._begun)
-            session.health.suspect(source.mirror, error)
+            session.met_quickly(number, source, error, self._begun)
             if 0 < len(sink.data) < blob.size:
                 _leave_part(session.store, lock, package, sink, url)
             return None

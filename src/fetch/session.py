@@ -66,7 +66,9 @@ class Session:
         self.reporter = reporter
         self.pace = Pace(limits.rate_bytes_per_s)
         self.room = Room(store.require_space)
-        self.health = Health(limits, clockwork.monotonic)
+        if transports.health is None:  # what one step of a command learned about hosts the next one knows
+            transports.health = Health(limits, clockwork.monotonic)
+        self.health = transports.health
         self.under_way: dict[int, PartWriter] = {}
         #: (transfer, mirror) -> what the quick way met there; see `quick`.
         self.met: dict[tuple[int, str], CachefetchError] = {}
@@ -123,6 +125,17 @@ class Session:
         """Return True when so many requests at the same time are more than a host that refused some should get."""
         manners = self._manners.get(host)
         return manners is not None and requests > manners.width
+
+    def met_quickly(
+        self, number: int, source: Source, error: CachefetchError, sent: float | None = None
+    ) -> None:
+        """Note what a quick way met for package `number`: it counts as its first try there."""
+        host = host_of(source.url)
+        self.met[number + 1, source.mirror] = error
+        self.refused(host, error, sent)
+        self.health.suspect(source.mirror, error)
+        if error.context.get("silent"):  # nobody else shall wait for that host as long
+            self.health.failed(host, error)
 
     def refused(self, host: str, error: CachefetchError, sent: float | None = None) -> None:
         """Note an error of a request that was sent at `sent` (None: right now), if it asks for patience."""
@@ -252,6 +265,11 @@ class Session:
         for failure in final:
             del self.met[transfer, failure.mirror]
         return final
+
+    def met_rest(self, transfer: int, sources: Sequence[Source]) -> list[Failure]:
+        """Return, once, what the quick way met at `sources` that nobody asked again, because another one delivered."""
+        found = [(one.mirror, self.met.pop((transfer, one.mirror), None)) for one in sources]
+        return [Failure(name, error) for name, error in found if error]
 
     async def patiently(
         self,

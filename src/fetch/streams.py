@@ -121,7 +121,7 @@ class _Streams:
             yield None
             return
         try:
-            if session.store.has(blob.sha256) or session.store.part_size(blob.sha256):
+            if session.store.has(blob.sha256) or session.store.begun(blob.sha256):
                 yield None  # brought meanwhile, damaged, or begun
                 return
             part = session.store.open_part(lock, blob.sha256, blob.size)
@@ -197,8 +197,6 @@ class _Streams:
     def _failed(self, number: int, source: Source, part: PartWriter, error: CachefetchError) -> None:
         with self._lock:
             self._failures += 1
-            self.session.met[number + 1, source.mirror] = error
-            self.session.refused(host_of(source.url), error, self._begun)
-            self.session.health.suspect(source.mirror, error)
+            self.session.met_quickly(number, source, error, self._begun)
         if isinstance(error, IntegrityError):
             part.drop()

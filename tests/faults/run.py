@@ -11,7 +11,7 @@ import anyio
 
 from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Event, Reporter
-from cachefetch.fetch.execute import fetch_early
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Receipt, Wanted
 from cachefetch.fetch.retry import Clockwork
@@ -74,7 +74,7 @@ def fetch(
     transports = Transports(limits, offline=offline)
     found: Receipt | Run | None = None
     try:
-        found = fetch_early(
+        run = new_run(
             wanted,
             store=Store(os.fspath(store)),
             transports=transports,
@@ -84,6 +84,7 @@ def fetch(
             to=to,
             clockwork=clockwork or (naps or Naps()).clockwork(),
         )
+        found = run.begin() or run
     finally:
         if not isinstance(found, Run):
             at_once(transports.aclose())

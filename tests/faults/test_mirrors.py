@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,57 @@ def black_hole() -> Iterator[str]:
         finally:
             for filler in fillers:
                 filler.close()
+
+
+@contextmanager
+def silence() -> Iterator[tuple[str, list[float]]]:
+    """Yield the URL of a server that takes every request and answers none, and the times when they came."""
+    came: list[float] = []
+    kept: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def read(one: socket.socket) -> None:
+        with suppress(OSError):
+            while one.recv(4096):
+                came.append(time.monotonic())
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = listener.accept()
+                kept.append(one)
+                threading.Thread(target=read, args=(one,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", came
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for one in kept:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_mirror_that_takes_requests_and_never_answers_costs_one_time_out(
+    proven: bool, tmp_path: Path
+) -> None:
+    root = str(tmp_path / "mirror")
+    sizes = [20_000] * 20 + [600_000] * 6 + [2_000_000] * 2
+    packages = [write_package(root, f"p{i}", size + i) for i, size in enumerate(sizes)]
+    limits = replace(QUICK, stall_s=2.0, first_byte_s=2.0, split_bytes=1_000_000, range_bytes=200_000)
+    with silence() as (quiet, came), FaultServer(root) as good:
+        if proven:  # only the payloads are to be asked for
+            one = [p.wanted(unsigned("good", good.url)) for p in packages]
+            fetch(one, tmp_path / "store", limits=limits)
+            for package in packages:
+                (tmp_path / "store" / "sha256" / package.sha256[:2] / package.sha256).unlink()
+        sources = (unsigned("quiet", quiet), unsigned("good", good.url))
+        receipt = fetch([p.wanted(*sources) for p in packages], tmp_path / "store", limits=limits)
+        assert {item.mirror for item in receipt.items} == {"good"}
+        assert max(came) - min(came) < limits.stall_s, "all requests that it got came at once"
 
 
 def test_one_black_hole_one_502_one_with_wrong_bytes_one_good(tmp_path: Path) -> None:

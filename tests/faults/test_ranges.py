@@ -17,8 +17,7 @@ from tests.faults.server import Fault, FaultServer
 from cachefetch.errors import CachefetchError, DigestError, NetworkError
 from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Event, Progress, Reporter, Retrying
-from cachefetch.fetch.execute import fetch_early
-from cachefetch.fetch.model import Receipt
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.resume import PartInfo, read_info
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
@@ -266,9 +265,9 @@ def test_one_large_payload_comes_in_ranges_without_an_event_loop(
 ) -> None:
     transports = Transports(LIMITS)
     wanted = [package.wanted(unsigned("m", server.url))]
-    found = fetch_early(wanted, store=Store(str(tmp_path / "store")), transports=transports, limits=LIMITS)
+    run = new_run(wanted, store=Store(str(tmp_path / "store")), transports=transports, limits=LIMITS)
+    assert run.begin() is not None
     at_once(transports.aclose())
-    assert isinstance(found, Receipt)
     assert final_files(tmp_path / "store")[package.sha256] == package.payload
     assert set(asked(server, package)) == {f"bytes={at}-{at + RANGE - 1}" for at in range(0, SIZE, RANGE)}
     assert leftovers(tmp_path / "store") == []

@@ -16,9 +16,9 @@ from tests.faults.mirror import unsigned
 
 from cachefetch.errors import CachefetchError
 from cachefetch.fetch.aio import at_once
-from cachefetch.fetch.execute import fetch_early
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
-from cachefetch.fetch.model import Receipt, Wanted
+from cachefetch.fetch.model import Wanted
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 
@@ -41,9 +41,8 @@ def main(store: str, url: str, packages: list[str]) -> int:
     site = [os.environ["SITE"]] if "SITE" in os.environ else []
     transports = Transports(limits)
     try:
-        receipt = fetch_early(wanted, store=Store(store, site=site), transports=transports, limits=limits)
-        if not isinstance(receipt, Receipt):
-            receipt = anyio.run(receipt.finish)
+        run = new_run(wanted, store=Store(store, site=site), transports=transports, limits=limits)
+        receipt = run.begin() or anyio.run(run.finish)
     except CachefetchError as error:
         print(json.dumps(error.to_dict()))
         return error.exit_code

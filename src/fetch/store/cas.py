@@ -260,6 +260,10 @@ class Store:
         part.on_commit = self._committed
         return part
 
+    def begun(self, sha256: str) -> bool:
+        """Return True when an earlier run left a part of a blob, be it an empty one."""
+        return files.size_or_none(self._partial(sha256, "part")) is not None
+
     def part_size(self, sha256: str) -> int:
         """Return how many bytes of a blob an earlier run left."""
         return files.size_or_none(self._partial(sha256, "part")) or 0

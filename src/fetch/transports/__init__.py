@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ..limits import Limits
+    from ..mirror_choice import Health
     from .errand import Errand
     from .threads import Abort
 
@@ -218,6 +219,7 @@ class Transports:
         self._offline = offline
         self._network = network or Network()
         self._made: dict[Callable[[Limits, Network], Transport], Transport] = {}
+        self.health: Health | None = None  # of the hosts; see `Session`
 
     def for_url(self, url: str) -> Transport:
         """Return the transport for `url`.
