@@ -58,7 +58,9 @@ class Health:
     def given_up(self, host: str) -> bool:
         """Return True when `host` is not asked even where there is no other mirror."""
         state = self._hosts.get(host)
-        return state is not None and state.given_up and self.is_open(host)
+        if state is None or state.opened is None or not state.given_up:
+            return False
+        return self._clock() - state.opened < self._limits.breaker_rest_s
 
     def skipped(self, host: str) -> NetworkError:
         """Return the error for not asking an open host."""

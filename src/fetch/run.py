@@ -241,7 +241,9 @@ class Run:
                 del busy[number]
 
     def _is_free(self, key: str) -> bool:
-        """Return True when no other process has a lock: so many may be waited for that a try of each would cost."""
+        """Return True when no other process has a lock, or its blob is there: a try of each package would cost more."""
+        if len(key) == 64 and self.session.store.has(key):
+            return True
         lock = self.session.store.try_lock(key)
         if lock is not None:
             lock.release()

@@ -39,6 +39,7 @@ def black_hole() -> NetworkError:
 
 
 BROKEN = NetworkError("HTTP 502")
+SILENT = NetworkError("http://quiet: no answer in time", context={"silent": True})
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ BROKEN = NetworkError("HTTP 502")
         ([BROKEN, BROKEN, NotFoundError("404"), BROKEN], False),
         ([DigestError("wrong")] * 9, False),
         ([black_hole()], True),
+        ([SILENT], True),
         ([refused()], False),
         ([refused()] * 3, True),
     ],
@@ -92,6 +94,14 @@ def test_only_a_host_without_any_connection_is_given_up(health: Health, clock: C
     assert "no connection in time" in health.skipped("d").message
     clock.now += 31
     assert not health.given_up("d")
+
+
+def test_a_host_that_says_nothing_rests_ten_times_as_long(health: Health, clock: Clock) -> None:
+    health.failed("h", SILENT)
+    clock.now += 299
+    assert health.is_open("h")
+    clock.now += 2
+    assert not health.is_open("h")
 
 
 def test_order_of_mirrors(health: Health) -> None:
