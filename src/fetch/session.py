@@ -70,6 +70,7 @@ class Session:
             transports.health = Health(limits, clockwork.monotonic)
         self.health = transports.health
         self.under_way: dict[int, PartWriter] = {}
+        self.looks: list[Callable[[], None]] = []  # called now and then while a thread without a loop waits
         #: (transfer, mirror) -> what the quick way met there; see `quick`.
         self.met: dict[tuple[int, str], CachefetchError] = {}
         #: Number -> lock of packages that another process was at when a quick way came to them.
@@ -207,7 +208,13 @@ class Session:
         """Do blocking work in a thread; when this task is cancelled, or Ctrl-C comes, it is aborted first."""
         if self.in_loop:
             return await run_abortable(work)
-        return run_watched(work, self.drain, self.limits.progress_interval_s)
+
+        def look() -> None:
+            for one in self.looks:
+                one()
+            self.drain()
+
+        return run_watched(work, look, self.limits.progress_interval_s)
 
     async def to_the_end(self, work: Callable[[], None]) -> None:
         """Do blocking work that must not be left half done."""

@@ -9,7 +9,6 @@ mirror brings others meanwhile. Anything else that goes wrong ends all ranges, a
 
 from __future__ import annotations
 
-import math
 import mmap
 import threading
 import time
@@ -70,7 +69,7 @@ class Split:
         self._state, self._hashing = threading.Lock(), threading.Lock()
         self._hashed = threading.Condition()  # told when memory gets free
         self._memory: list[memoryview] = []  # of ranges, one after the other in turn
-        self._flushed = math.inf  # when threads flushed last
+        self._flushed = 0.0  # when `look` did it last
         self._stopped = False
         self.failed: CachefetchError | HandedBack | None = None
 
@@ -134,6 +133,13 @@ class Split:
         self._memory = [_aligned(self._size) for _ in range(connections + 1)]
         self._flushed = time.monotonic()
         return (partial(self._errand, start) for start in self._starts)
+
+    def look(self) -> None:
+        """Let what came count now and then; for whoever waits for the errands."""
+        now = time.monotonic()
+        if now - self._flushed >= self.session.limits.flush_s:
+            self._flushed = now
+            self._flush()
 
     def finish(self) -> None:
         """Let what came in order count, cut off the rest, and forget the memory."""
@@ -219,12 +225,6 @@ class Split:
         with self._state:
             self._at[start] = at
             self.received += size
-            now = time.monotonic()
-            due = now - self._flushed >= self.session.limits.flush_s
-            if due:
-                self._flushed = now
-        if due:  # never where a task looks after it
-            self._flush()
 
     def complete(self, start: int) -> None:
         """Write a range that is complete, and hash it when its turn has come."""

@@ -146,8 +146,10 @@ class _Streams:
         try:
             try:
                 errands = [(source, one) for one in split.errands(connections)]
+                session.looks.append(split.look)
                 await run(session, errands, connections, long=True)
             finally:
+                session.looks.clear()
                 split.finish()
                 self.received += split.received
         except NotInRanges as refused:

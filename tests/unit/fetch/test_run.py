@@ -20,7 +20,7 @@ from tests.faults.server import Fault, FaultServer
 from cachefetch.errors import PolicyError, StoreError
 from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Finished, Planned, Waiting
-from cachefetch.fetch.execute import fetch_early
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Receipt
 from cachefetch.fetch.run import Run
@@ -65,7 +65,7 @@ class Early:
         self, limits: Limits = QUICK, accept: Callable[[object], None] = lambda _: None
     ) -> Receipt | Run:
         self.transports = Transports(limits)
-        return fetch_early(
+        run = new_run(
             self.wanted,
             store=self.store,
             transports=self.transports,
@@ -74,6 +74,7 @@ class Early:
             clockwork=Naps().clockwork(),
             accept=accept,
         )
+        return run.begin() or run
 
     def finish(self, run: Run) -> Receipt:
         async def rest() -> Receipt:
