@@ -622,7 +622,8 @@ async def verify(
 ) -> VerifyReport:
     """Audit the first of the mirrors; with `repair` fetch what is damaged from the others, and audit again.
 
-    What a damaged index hid shows when it is right: then it is repaired too. `open_others` reads the indexes of the
+    What a damaged index hid shows when it is right: then it is repaired too. One that is lost is written again, without
+    other mirrors as the documents tell. `open_others` reads the indexes of the
     others and returns how their nodes are found; it is called when the mirror itself does not tell what is damaged.
     """
     from .fetch.mirror.check import verify_mirror
@@ -630,9 +631,9 @@ async def verify(
     target, others = delivery[0], delivery[1:]
     session = _session(engine, engine["store"])
     report = await verify_mirror(session, target)
-    if not repair or not report.problems:
+    if not repair or not (report.problems or report.lacks_index):
         return report
-    if target.network or not others:
+    if target.network or (report.problems and not others):
         raise UsageError(
             "--repair works on a directory and needs a mirror to fetch from",
             hint="cachefetch verify DIRECTORY --repair --from MIRROR",
@@ -645,7 +646,7 @@ async def verify(
     gone: dict[str, Problem] = {}
     for _ in range(_ROUNDS):
         before = report
-        if lookup is None and not before.describes_itself:
+        if others and lookup is None and not before.describes_itself:
             lookup = await open_others()
         done = await repair_mirror(lambda store: _session(engine, store), before, target, others, lookup)
         report = await verify_mirror(session, target)
@@ -653,7 +654,7 @@ async def verify(
         seen = {problem.hash for problem in before.problems}
         gone = {hash_: problem for hash_, problem in gone.items() if hash_ not in seen}
         gone.update((problem.hash, problem) for problem in done.problems if problem.hash)
-        if _kinds(report) <= _kinds(before):
+        if not others or _kinds(report) <= _kinds(before):
             break
     return _repaired(first, rounds, gone, report)
 

@@ -286,3 +286,84 @@ def test_an_index_of_layout_2_without_packages_has_the_version_of_the_others(
     cli("verify", mirror, "--key", KEY, "--repair", "--from", SOURCE["v2"])
     database = json.loads((mirror / "build_cache/index.json").read_text())["database"]
     assert database == {"version": "7", "installs": {}}
+
+
+def lose_manifest(mirror: Path) -> None:
+    (mirror / INDEX).unlink()
+
+
+def lose_folder(mirror: Path) -> None:
+    shutil.rmtree((mirror / INDEX).parent)
+
+
+def file_for_folder(mirror: Path) -> None:
+    lose_folder(mirror)
+    (mirror / INDEX).parent.write_text("of somebody")
+
+
+@pytest.fixture
+def part(cli: Cli, tmp_path: Path) -> Path:
+    """A mirror with the closure of one package, as a sync wrote it, copied without what is our own."""
+    done = cli("sync", "py-idna", "zlib", "--from", SOURCE["v3"], "--key", KEY, "--to", tmp_path / "part")
+    assert done.code == 0, done.err
+    shutil.rmtree(tmp_path / "part/.cachefetch")
+    return tmp_path / "part"
+
+
+def needed_zlib(mirror: Path) -> Path:
+    """Return the manifest of the zlib that others there need."""
+    records = json.loads(index_blob(mirror).read_bytes())["database"]["installs"].values()
+    needed = {edge["hash"] for record in records for edge in record["spec"].get("dependencies", ())}
+    return next(p for p in mirror.glob("v3/manifests/spec/zlib/*") if p.name[HASH_AT] in needed)
+
+
+@pytest.mark.parametrize("lose", [lose_manifest, lose_folder, file_for_folder])
+def test_a_lost_index_is_written_again_and_what_the_documents_need_comes(
+    cli: Cli, part: Path, lose: Callable[[Path], None]
+) -> None:
+    before = files(part)
+    lost = needed_zlib(part)
+    lost.unlink()
+    lose(part)
+    done = cli("verify", part, "--key", KEY, "--json")
+    assert (done.code, done.json["problems"], done.json["notes"]["no_index"]) == (0, [], 1)
+    assert any(f"zlib/{lost.name[HASH_AT][:7]}" in text for text in done.json["warnings"]), done.out
+    done = cli("verify", part, "--key", KEY, "--repair", "--from", SOURCE["v3"], "--json")
+    assert (done.code, done.json["problems"], done.json["repaired"]) == (0, [], 1), done.out + done.err
+    assert "no_index" not in done.json["notes"]
+    assert files(part) == before
+
+
+def test_a_lost_index_is_written_again_without_another_mirror(cli: Cli, part: Path) -> None:
+    before = files(part)
+    lose_manifest(part)
+    done = cli("verify", part, "--key", KEY, "--repair", "--json")
+    assert (done.code, done.json["problems"], done.json["warnings"]) == (0, [], []), done.out + done.err
+    assert files(part) == before
+    needed_zlib(part).unlink()
+    lose_manifest(part)
+    done = cli("verify", part, "--key", KEY, "--repair", "--json")
+    assert (done.code, {p["what"] for p in done.json["problems"]}) == (9, {"incomplete"}), done.out
+
+
+def test_a_lost_index_of_what_is_complete_needs_nothing(cli: Cli, part: Path) -> None:
+    lose_manifest(part)
+    [warning] = cli("verify", part, "--key", KEY, "--json").json["warnings"]
+    assert "no index" in warning
+
+
+@pytest.mark.parametrize("index", ["right", "lost"])
+def test_a_file_in_the_place_of_a_folder_of_manifests_is_moved_away(cli: Cli, part: Path, index: str) -> None:
+    before = files(part)
+    folder = needed_zlib(part).parent
+    shutil.rmtree(folder)
+    folder.write_text("of somebody")
+    if index == "lost":
+        lose_manifest(part)
+    done = cli("verify", part, "--key", KEY, "--repair", "--from", SOURCE["v3"], "--json")
+    needed = {path: data for path, data in before.items() if path in files(part)}
+    assert (done.code, done.json["problems"]) == (0, []), done.out + done.err
+    assert index == "lost" or needed == before
+    assert needed_zlib(part).exists()
+    kept = part / ".cachefetch/displaced/v3/manifests/spec/zlib"
+    assert kept.read_text() == "of somebody"

@@ -20,12 +20,14 @@ from ...resolver.index.readers import join
 from ...resolver.index.readers.manifest import INDEX_MANIFEST, LAYOUT_PATH, parse_manifest
 from ...resolver.index.readers.v2 import HASH as V2_HASH
 from ...resolver.index.readers.v2 import INDEX as V2_INDEX
+from ...resolver.index.writer import needed_by_nodes, with_closure
 from ..transports import scheme_of
 from ..transports.threads import Aborted, run_abortable
 from .accepted import refused_layout
 from .check_index import IndexAudit
 from .check_keys import KeyAudit
-from .destination import blob_names, list_manifests, list_other_manifests, list_strays
+from .described import Documents
+from .destination import Destination, blob_names, list_manifests, list_other_manifests, list_strays
 from .examine import Checked, Examiner, Rules, told
 from .inventory import each
 from .plan import Problem
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ..model import Source
     from ..session import Session
     from ..transports.threads import Abort
+    from .described import Found as Described
     from .examine import Item, Wrong
 
     #: Name, version and DAG hash of a package.
@@ -79,6 +82,11 @@ class VerifyReport:
     def describes_itself(self) -> bool:
         """True when index and documents tell name, version and node of all that is damaged."""
         return self.index and not self.supposed and "no_index" not in self.notes
+
+    @property
+    def lacks_index(self) -> bool:
+        """True when packages are there and no index, be it lost or not written yet."""
+        return bool(self.manifests and "no_index" in self.notes)
 
     @property
     def exit_code(self) -> int:
@@ -142,7 +150,7 @@ class Audit(IndexAudit, KeyAudit):
         has_index = await self._index()
         paths = await self._paths(has_index)
         if paths and not has_index and self.index_good:
-            self.warnings.append("the mirror has no index: Spack shows nothing of what it holds")
+            self.warnings += await self._without_index(paths)
         there = {self._hash_in(path): path for path in paths}
         await self._examine(self._items(paths, there))
         self._judge()
@@ -169,6 +177,28 @@ class Audit(IndexAudit, KeyAudit):
             self.index_good,
             warnings=(*self.warnings, *self._remarks()),
         )
+
+    async def _without_index(self, paths: Sequence[str]) -> list[str]:
+        """Say that there is no index, and what the packages lack by their own documents: a lost index told of it."""
+        found = ["the mirror has no index: Spack shows nothing of what it holds; `--repair` writes one"]
+        if self.local is not None and (lacking := await to_thread.run_sync(self._lacking, paths)):
+            found.append(f"what is here needs, and the mirror does not hold: {', '.join(lacking)}")
+        return found
+
+    def _lacking(self, paths: Sequence[str]) -> list[str]:
+        """Return what the packages of a directory need to link or run and is neither there nor external."""
+        manifests = {self._hash_in(path): path for path in paths}
+        nodes = with_closure(manifests, Documents(manifests, self._nodes_in).find)
+        needed = needed_by_nodes(manifests, nodes)
+        rest = (hash_ for hash_ in needed - manifests.keys() if not nodes.get(hash_, {}).get("external"))
+        return sorted(f"{nodes.get(hash_, {}).get('name', '')}/{hash_[:7]}" for hash_ in rest)
+
+    def _nodes_in(self, path: str) -> Mapping[str, Described]:
+        """Return the nodes in the document of a package of a directory."""
+        from .execute import nodes_of_document
+
+        assert self.local is not None
+        return nodes_of_document(Destination(self.local), path)
 
     def _remarks(self) -> list[str]:
         """Return what is odd, a sentence for each kind."""

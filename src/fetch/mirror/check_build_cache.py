@@ -26,7 +26,7 @@ from ..transports.threads import Aborted, run_abortable
 from ..verify.binding import MAX_SPEC_BLOB_SIZE, check_index_node, parse_spec
 from ..verify.policy import check_signature
 from ..verify.specfile import tarball_digest
-from .build_cache import BuildCache, check_place
+from .build_cache import BuildCache, check_place, nodes_of_spec_file
 from .check import Audit
 from .check_index import INDEX_LIMIT
 from .examine import LARGE, Checked, hash_file, read_document, told
@@ -38,12 +38,13 @@ from .workers import cores
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
 
     from ...resolver.model import Node
     from ..transports.threads import Abort
     from .check import Identity
+    from .described import Found
     from .examine import Item, Wrong
 
 
@@ -105,6 +106,10 @@ class BuildCacheAudit(Audit):
             listing = await to_thread.run_sync(BuildCache(self.local).listing)
             return sorted(listing.manifests.values())
         return self._listed_paths() if has_index else []
+
+    def _nodes_in(self, path: str) -> Mapping[str, Found]:
+        assert self.local is not None
+        return nodes_of_spec_file(BuildCache(self.local), path)
 
     def _path_of(self, node: Node) -> str:
         """Return the path of a node's spec file: the signed one where the policy needs it."""

@@ -9,7 +9,12 @@ from dataclasses import replace
 from anyio import to_thread
 
 from ...errors import CachefetchError, FormatError
-from ...resolver.index.readers.manifest import INDEX_MANIFEST, spec_manifest_path
+from ...resolver.index.readers.manifest import (
+    INDEX_MANIFEST,
+    KEY_INDEX_MANIFEST,
+    LAYOUT_PATH,
+    spec_manifest_path,
+)
 from ...resolver.index.readers.nodes import node_from_dict
 from ...resolver.index.readers.places import recorded_compiler
 from ...resolver.index.readers.v2 import INDEX
@@ -85,6 +90,7 @@ async def repair_mirror(
             journal.drop([stem_of(one) for one in wanted])
             for one in wanted:
                 destination.expect(stem_of(one), one)
+            await to_thread.run_sync(_clear_the_way, destination, _written(wanted, old=old))
             job = Job(wanted, tuple(others), {}, (), nodes.find)
             how = How(tolerant=True)
             return await Sync(session_for(destination), destination, journal, job, how).run()
@@ -182,16 +188,38 @@ class _Nodes:
 
 
 def _put_right(to: Destination, report: VerifyReport) -> None:
-    """Move what stands in the place of a file, and manifests that stand elsewhere than where they belong."""
-    for path in sorted(
-        {problem.path for problem in report.problems if problem.path}.union(_blob_directories(to))
-    ):
+    """Move what stands in the place of a file or folder, and manifests that stand elsewhere than where they belong."""
+    paths = {problem.path for problem in report.problems if problem.path}
+    _clear_the_way(to, sorted(paths))
+    for path in sorted(paths.union(_blob_directories(to))):
         place = os.path.join(to.mirror, path)
         if os.path.lexists(place) and not os.path.isfile(place):
             to.displace(path)
     for problem in report.problems:
         if problem.what in _ELSEWHERE and problem.path.endswith(_MANIFESTS):
             _to_its_place(to, problem.path)
+
+
+def _written(wanted: Iterable[Wanted], *, old: bool) -> list[str]:
+    """Return the files that a repair of layout 3 writes in folders that no problem may have named."""
+    if old:
+        return []
+    found = [INDEX_MANIFEST, KEY_INDEX_MANIFEST, LAYOUT_PATH]
+    for one in wanted:
+        with suppress(FormatError):
+            found.append(spec_manifest_path(one.name, one.version, one.hash))
+    return found
+
+
+def _clear_the_way(to: Destination, paths: Iterable[str]) -> None:
+    """Move what stands in the place of a folder of one of these files, and is none."""
+    for path in paths:
+        parts = path.split("/")
+        for end in range(1, len(parts)):
+            folder = "/".join(parts[:end])
+            place = os.path.join(to.mirror, folder)
+            if os.path.lexists(place) and not os.path.isdir(place):
+                to.displace(folder)
 
 
 def _blob_directories(to: Destination) -> list[str]:
