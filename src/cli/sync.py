@@ -175,6 +175,8 @@ def _print(report: SyncReport, args: argparse.Namespace) -> None:
     say_problems(report.problems)
     for warning in report.warnings:
         say(f"warning: {warning}")
+    for stem in report.waiting if args.verbose else ():
+        say(f"waits: {stem}")
 
 
 def say_problems(problems: Iterable[Problem]) -> None:

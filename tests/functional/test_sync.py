@@ -343,6 +343,14 @@ def test_a_bad_source_blob_stops_nothing_else_and_says_who_needs_it(
     assert waiting == {"python", "python-venv", "py-multidict"}
     assert sum(record["in_buildcache"] for record in records.values()) == 14
     assert "in the index until what they need is" in done.err
+    assert [stem.rpartition("-")[0].rpartition("-")[0] for stem in done.json["waiting"]] == [
+        "py-multidict",
+        "python",
+        "python-venv",
+    ]
+    assert all(f"waits: {stem}" not in done.err for stem in done.json["waiting"])
+    told = cli("sync", "--all", "--from", source, "--key", KEY, "--to", to, "-v")
+    assert all(f"waits: {stem}" in told.err for stem in done.json["waiting"])
     assert cli("verify", to, "--key", KEY).code == 0
     again = cli("sync", "--all", "--from", source, "--from", MIRROR, "--key", KEY, "--to", to, "--json")
     assert again.code == 0, again.err
@@ -938,3 +946,14 @@ def test_a_destination_in_its_source_or_around_it_is_refused(cli: Cli, tmp_path:
     link.symlink_to(moved)
     assert sync(cli, "zlib", source=moved, to=link / "deeper").code == 2
     assert sync(cli, "zlib", source=moved, to=tmp_path / "sub").code == 0  # beside it, with the same name
+
+
+def test_a_file_system_without_inodes_is_told_as_that(cli: Cli, small_disk: Path) -> None:
+    """Bytes are free: to free some more would not help."""
+    subprocess.run(["mount", "-o", "remount,size=20m,nr_inodes=60", str(small_disk)], check=True)
+    done = sync(cli, "--all", to=small_disk / "to")
+    assert done.code == 10, done.err
+    assert "free inodes" in done.err
+    assert "bytes and run" not in done.err
+    subprocess.run(["mount", "-o", "remount,nr_inodes=6000", str(small_disk)], check=True)
+    assert sync(cli, "--all", to=small_disk / "to").code == 0

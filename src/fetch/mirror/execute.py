@@ -114,9 +114,12 @@ class Sync:
         self.done["network_bytes"] = self.session.meter.network_bytes
         self.session.emit(Finished(0, self.done["packages"], self.session.meter.network_bytes))
         failures = unique(self.caveats)
-        warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures) + self.waiting
-        warnings += self.job.notes
-        return SyncReport(status, plan, self.done, tuple(self.problems), warnings, self.how.dry_run, failures)
+        warnings = ((self.journal.problem,) if self.journal.problem else ()) + texts(failures)
+        warnings += self._waiting_note() + self.job.notes
+        problems = tuple(self.problems)
+        return SyncReport(
+            status, plan, self.done, problems, warnings, self.how.dry_run, failures, self.waiting
+        )
 
     async def _run(self) -> SyncPlan:
         """Prove, plan and copy; return the plan. What was recorded is written whatever happens."""
@@ -345,14 +348,17 @@ class Sync:
         return Terms(self.job.awaited | self.failed, absent)
 
     def _wait(self, hashes: set[str], listing: Listing) -> None:
-        """Say which packages the index does not list because of what they need."""
+        """Note which packages the index does not list because of what they need."""
         stems = {stem[-32:]: stem for stem in (*listing.manifests, *self.journal.rows)}
-        labels = sorted(stems[hash_][:-25] for hash_ in hashes)
-        if labels and not self.job.awaited:  # of a bundle the volumes that are not here are told
-            more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-            self.waiting = (
-                f"here, and not in the index until what they need is: {', '.join(labels[:3])}{more}",
-            )
+        if not self.job.awaited:  # of a bundle the volumes that are not here are told
+            self.waiting = tuple(sorted(stems[hash_] for hash_ in hashes))
+
+    def _waiting_note(self) -> tuple[str, ...]:
+        if not self.waiting:
+            return ()
+        labels = ", ".join(stem[:-25] for stem in self.waiting[:3])
+        more = f" and {len(self.waiting) - 3} more" if len(self.waiting) > 3 else ""
+        return (f"here, and not in the index until what they need is: {labels}{more}",)
 
     def _damaged(self, found: Mapping[str, str]) -> None:
         """Note manifests of the destination that are damaged."""

@@ -160,6 +160,7 @@ class SyncPlan:
 class SyncReport:
     """What a sync did: `status` is "ok", "partial" or "no-candidate"; `done` has counts and bytes.
 
+    `waiting` are the packages (``NAME-VERSION-HASH``) that are there, and not in the index until what they need is.
     `failures` are what mirrors did wrong where another one delivered; `warnings` tells of them, too.
     """
 
@@ -170,6 +171,7 @@ class SyncReport:
     warnings: tuple[str, ...] = ()
     dry_run: bool = False
     failures: tuple[Caveat, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -187,6 +189,7 @@ class SyncReport:
             "problems": [problem.to_dict() for problem in self.problems],
             "warnings": list(self.warnings),
             "failures": [failure.to_dict() for failure in self.failures],
+            "waiting": list(self.waiting),
         }
 
 

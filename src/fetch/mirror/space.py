@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a record in an index, in round figures: those of the public mirrors have 1.2 to 2.5 KiB.
 _RECORD = 2048
+#: Files of a package: tarball, spec document, manifest; as many are written at the end.
+_FILES = 3
 
 
 def room_needed(
@@ -79,12 +81,29 @@ class Space:
     def explained(self, error: StoreError) -> StoreError:
         """Return an error, with a hint that says how much to free when the disk is full."""
         if error.context.get("reason") == "disk-full":
-            needed, free, block = self._numbers(self._to.listing().blobs)
+            there = self._to.listing().blobs
+            needed, free, block = self._numbers(there)
+            if needed <= free and (hint := self._inodes(there)):
+                error.hint = hint
+                return error
             error.hint = (
                 f"free {max(needed - free, block)} bytes and run the same command again: what is there is kept; "
                 "or name a destination on another file system"
             )
         return error
+
+    def _inodes(self, there: Mapping[str, int]) -> str:
+        """Return the hint for a file system that has bytes, and no inodes for what is still to come; else ""."""
+        info = os.statvfs(files.existing_directory(self._to.mirror))
+        missing = sum(self._to.names(package)[0][0] not in there for package in self._packages)
+        needed = _FILES * (missing + 1)
+        if not info.f_files or info.f_favail >= needed:  # without a table a file system tells 0
+            return ""
+        return (
+            f"its file system has {info.f_favail} free inodes, at least {needed} are needed (`df -i` shows them): "
+            "remove files there and run the same command again: what is there is kept; or name a destination on "
+            "another file system"
+        )
 
     def _numbers(self, there: Mapping[str, int]) -> tuple[int, int, int]:
         """Return the bytes that are needed beside what is there, those that are free, and those of a block."""
