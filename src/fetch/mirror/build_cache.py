@@ -76,7 +76,7 @@ class BuildCache(Destination):
 
     def expect(self, stem: str, wanted: Wanted) -> None:
         """Tell where the files of ``NAME-VERSION-HASH`` belong. Its node must be known."""
-        if wanted.node is None or stem in self._files:
+        if wanted.node is None:
             return
         compiler = wanted.compiler or wanted.node.compiler or ("none", "none")
         full = build_cache_stem(wanted.node, compiler)
