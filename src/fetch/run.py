@@ -64,9 +64,8 @@ class Run:
     ) -> None:
         self.session = session
         self._wanted, self._to, self._adopt, self._accept = tuple(wanted), to, adopt, accept
-        self._using: Lock | Lease | None = (
-            None  # keeps what is present (`cache gc`) until the receipt names it
-        )
+        #: Keeps what is present (`cache gc`) until the receipt names it.
+        self._using: Lock | Lease | None = None
         self._known: list[Present | None] = []
         self._absent: list[Wanted] = []
         self._proofs: dict[int, VerifiedPackage] = {}

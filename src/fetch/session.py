@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run, used by the tasks of one event loop; or, before there is one, by a thread that waits (`early`)."""
+    """One run, used by the tasks of one event loop; or, before there is one, by a thread that waits (`run`)."""
 
     def __init__(
         self,

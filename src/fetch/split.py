@@ -148,7 +148,8 @@ class Split:
         self.part.end_ranges()
 
     async def _errand(self, start: int) -> None:
-        sink, last, complete = _Range(self, start, self._end(start) - 1), self._end(start) - 1, False
+        last, complete = self._end(start) - 1, False
+        sink = _Range(self, start, last)
         try:
             if not self._may_begin(start):
                 return
@@ -236,7 +237,9 @@ class Split:
     def _flush(self) -> None:
         """Hash what came in order, and let it count for the next run."""
         self._hash(partly=True)
-        self.part.count()
+        with self._hashing:  # else a sidecar could be written behind the commit, which removes it
+            self.part.count()
+        self._hash(partly=False)  # what was completed meanwhile was left to the holder of the lock
 
     def _hash(self, *, partly: bool) -> None:
         """Hash what follows without a gap, unless another thread is at it (it will see what is new).
