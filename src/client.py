@@ -265,7 +265,7 @@ class AsyncClient(Fetching):
             ResolutionError: nothing fits, or the closure is not complete; `.resolution` has the reasons.
             IntegrityError, TrustError, MirrorError, StoreError: see `errors.py`.
         """
-        from .fetch.execute import fetch_items
+        from .fetch.execute import new_run
 
         require_directory(to)
         require_adoptable(adopt)
@@ -278,7 +278,7 @@ class AsyncClient(Fetching):
             try:
                 request = await self._request(asked, deps, engine)
                 with request.missing_explained():
-                    receipt = await fetch_items(request.wanted, to=to, adopt=adopt, **engine)
+                    receipt = await new_run(request.wanted, to=to, adopt=adopt, **engine).finish()
             except CachefetchError as error:
                 if resolution is None and self.reconsider(error):
                     continue
@@ -322,7 +322,7 @@ class AsyncClient(Fetching):
             ArchiveError: the package is damaged or would write elsewhere; nothing is left of it.
             UsageError: `to` exists; or the hash fits no binary, or several.
         """
-        from .fetch.execute import fetch_items
+        from .fetch.execute import new_run
         from .fetch.extract import Extraction, extract_tarball, packing_caveat, require_absent
         from .fetch.transports.threads import run_abortable
 
@@ -333,7 +333,7 @@ class AsyncClient(Fetching):
             wanted = wanted_of_artifact(artifact, sources, self._delivery(sources))
             try:
                 with splice_explained(wanted):
-                    receipt = await fetch_items([wanted], **self._engine())
+                    receipt = await new_run([wanted], **self._engine()).finish()
             except CachefetchError as error:
                 if self.reconsider(error):
                     continue

@@ -132,14 +132,14 @@ class Fetching(Driver):
         self, run: Run, lock: Lock, facts: Host, to: str | None, adopt: str | None
     ) -> Receipt:
         """Go on in an event loop, and under the names that an index has where those of layout 3 are not there."""
-        from .fetch.execute import fetch_items
+        from .fetch.execute import new_run
 
         try:
             receipt = await run.finish()
         except MissingError:
             engine = self._engine()
             wanted = await self._locked_wanted(lock, facts, engine)
-            receipt = await fetch_items(wanted, to=to, adopt=adopt, **engine)
+            receipt = await new_run(wanted, to=to, adopt=adopt, **engine).finish()
         return self._with_lock_note(receipt, lock, facts)
 
     def _wanted_of_lock(self, lock: Lock) -> tuple[Wanted, ...]:

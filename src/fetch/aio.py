@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "CancelScope",
+    "CapacityLimiter",
+    "Event",
+    "at_once",
+    "create_task_group",
+    "get_cancelled_exc_class",
+    "move_on_after",
+    "sleep",
+    "to_thread",
+]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any, TypeVar
 
-    T = TypeVar("T")
+    from anyio import (
+        CancelScope,
+        CapacityLimiter,
+        Event,
+        create_task_group,
+        get_cancelled_exc_class,
+        move_on_after,
+        sleep,
+        to_thread,
+    )
 
-    from anyio import (
-        CancelScope as CancelScope,
-    )
-    from anyio import (
-        CapacityLimiter as CapacityLimiter,
-    )
-    from anyio import (
-        Event as Event,
-    )
-    from anyio import (
-        create_task_group as create_task_group,
-    )
-    from anyio import (
-        get_cancelled_exc_class as get_cancelled_exc_class,
-    )
-    from anyio import (
-        move_on_after as move_on_after,
-    )
-    from anyio import (
-        sleep as sleep,
-    )
-    from anyio import (
-        to_thread as to_thread,
-    )
+    T = TypeVar("T")
 else:
 
     def __getattr__(name):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .limits import Limits
-    from .model import Receipt, VerifiedPackage, Wanted
+    from .model import VerifiedPackage, Wanted
     from .plan import FetchPlan
     from .present import Present
     from .store.cas import Store
@@ -78,51 +78,6 @@ async def prove_items(
     return await prove_all(session, wanted)
 
 
-async def fetch_items(
-    wanted: Sequence[Wanted],
-    *,
-    store: Store,
-    transports: Transports,
-    limits: Limits = DEFAULT_LIMITS,
-    reporter: Reporter | None = None,
-    offline: bool = False,
-    to: str | None = None,
-    adopt: str | None = None,
-    meter: Meter | None = None,
-    clockwork: Clockwork | None = None,
-    accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
-) -> Receipt:
-    """Fetch and verify packages: all metadata first, then, when all of it is proven, the payloads.
-
-    What the store has is not fetched: it is verified again, or is the very files that were verified before (`present`).
-    The other arguments are those of `fetch_metadata`.
-
-    Args:
-        to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
-        adopt: directory with payloads that other tools fetched; see `adopt.adopt`.
-        accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
-
-    Raises:
-        CachefetchError: as `prove_items` before the first payload byte; later the most serious failure of the
-            packages that could not be delivered (the others are stored all the same).
-        StoreError: no space (seen before the first payload byte where it can be), no permission.
-    """
-    run = new_run(
-        wanted,
-        store=store,
-        transports=transports,
-        limits=limits,
-        reporter=reporter,
-        offline=offline,
-        to=to,
-        adopt=adopt,
-        meter=meter,
-        clockwork=clockwork,
-        accept=accept,
-    )
-    return await run.finish()
-
-
 def new_run(
     wanted: Sequence[Wanted],
     *,
@@ -137,10 +92,17 @@ def new_run(
     clockwork: Clockwork | None = None,
     accept: Callable[[Sequence[Present | VerifiedPackage]], None] = lambda _: None,
 ) -> Run:
-    """Return a fetch that has not begun; arguments as for `fetch_items`.
+    """Return a fetch that has not begun: all metadata first, then, when all of it is proven, the payloads.
 
-    `begin` does without an event loop what goes well, which is mostly all: asyncio and anyio take as long to load as
-    hundreds of small packages to fetch (docs/decisions/0012). `finish` goes on in a loop; `close` gives it up.
+    What the store has is not fetched: it is verified again, or is the very files that were verified before (`present`).
+    `Run.finish` does it in an event loop. Where there is none, `Run.begin` does before that what goes well, which is
+    mostly all: asyncio and anyio take as long to load as hundreds of small packages to fetch (docs/decisions/0012).
+    The other arguments are those of `fetch_metadata`.
+
+    Args:
+        to: directory that gets ``NAME-VERSION-HASH.spack`` of every package (hard link, reflink or copy).
+        adopt: directory with payloads that other tools fetched; see `adopt.adopt`.
+        accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
     """
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
     return Run(session, wanted, to, adopt, accept)

@@ -50,8 +50,8 @@ class Run:
     """A fetch, and how far it is: `begin` it where there is no event loop, and `finish` it in one if that is needed.
 
     Args:
-        session, wanted, to, adopt: as for `fetch_items`.
-        accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
+        session: of this run alone.
+        wanted, to, adopt, accept: as for `new_run`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Run:
         """Go as far as it goes without an event loop: to the receipt, or None when `finish` has to go on.
 
         Raises:
-            CachefetchError: as `fetch_items`. The run is over then.
+            CachefetchError, StoreError: as `finish`. The run is over then.
         """
         if self.session.limits.deadline_s:
             return None
@@ -99,7 +99,13 @@ class Run:
         return receipt
 
     async def finish(self) -> Receipt:
-        """Go on to the receipt."""
+        """Go on to the receipt, from the beginning or from where `begin` stopped.
+
+        Raises:
+            CachefetchError: as `prove_items` before the first payload byte; later the most serious failure of the
+                packages that could not be delivered (the others are stored all the same).
+            StoreError: no space (seen before the first payload byte where it can be), no permission.
+        """
         try:
             while self._using is None and not await self.session.blocking(self._look):
                 await self.session.clockwork.sleep(self.session.limits.lock_poll_s)

@@ -31,7 +31,7 @@ from cachefetch.errors import (
     TruncatedError,
 )
 from cachefetch.fetch.events import Planned, Retrying, Started
-from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Source
 from cachefetch.fetch.resume import PartInfo
@@ -471,9 +471,8 @@ def test_a_cancelled_fetch_leaves_only_what_can_be_continued(root: str, package:
     async def main(url: str) -> bool:
         transports = Transports(QUICK)
         with anyio.move_on_after(0.6) as scope:
-            await fetch_items(
-                [package.wanted(unsigned("m", url))], store=Store(store), transports=transports, limits=QUICK
-            )
+            wanted = [package.wanted(unsigned("m", url))]
+            await new_run(wanted, store=Store(store), transports=transports, limits=QUICK).finish()
         await transports.aclose()
         return scope.cancelled_caught
 

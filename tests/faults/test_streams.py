@@ -11,7 +11,7 @@ from tests.faults.run import QUICK, Recorder, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 
 from cachefetch.fetch.events import Progress, Retrying, Started, Stored
-from cachefetch.fetch.execute import fetch_items
+from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
 
@@ -71,7 +71,8 @@ def test_a_cancelled_run_leaves_parts_that_the_next_one_continues(tmp_path: Path
             transports = Transports(QUICK)
             with anyio.move_on_after(0.7):
                 limits = replace(QUICK, stall_s=30)
-                await fetch_items(wanted, store=Store(store), transports=transports, limits=limits)
+                run = new_run(wanted, store=Store(store), transports=transports, limits=limits)
+                await run.finish()
             await transports.aclose()
 
         anyio.run(cancelled)
