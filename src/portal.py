@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-#: More than an event loop takes to start.
+#: More than an event loop takes to start: who was interrupted waits no longer for that.
 _START_S = 30.0
 
 
@@ -77,12 +77,14 @@ class Portal:
 
         try:
             threading.Thread(target=start).start()
+        except RuntimeError:  # the system gives no thread
+            raise
         except BaseException as interruption:  # noqa: BLE001 - raised again when there is something to stop
             errors.append(interruption)
         while not done.is_set():
             try:
-                done.wait(_START_S)
-                break
+                if done.wait(_START_S) or errors:
+                    break
             except BaseException as interruption:  # noqa: BLE001 - as above
                 errors.append(interruption)
         if errors:

@@ -95,7 +95,7 @@ def extract_tarball(
         limits: None for the defaults.
         portable: also refuse names that differ only in case or Unicode form. Always so where the file system
             of `destination` does not tell them apart.
-        check: called between pieces; what it raises ends the work, and nothing stays.
+        check: called between pieces and before the tree gets its name; what it raises ends the work, and nothing stays.
 
     Raises:
         UsageError: `destination` exists.
@@ -109,9 +109,9 @@ def extract_tarball(
         with open(tarball, "rb") as file:
             if worthwhile(file, size):
                 with contextlib.suppress(HelperGone):
-                    return _extract(Beside(file, limits, size, check), target, sha256, portable)
+                    return _extract(Beside(file, limits, size, check), target, sha256, portable, check)
                 file.seek(0)
-            return _extract(Expanded(file, limits, size, check), target, sha256, portable)
+            return _extract(Expanded(file, limits, size, check), target, sha256, portable, check)
     except ArchiveError as error:
         error.name_file(tarball)
         raise
@@ -121,13 +121,16 @@ def extract_tarball(
         raise AssertionError("store_errors raises") from error
 
 
-def _extract(archive: Beside | Expanded, target: str, sha256: str, portable: bool) -> Contents:
+def _extract(
+    archive: Beside | Expanded, target: str, sha256: str, portable: bool, check: Callable[[], None]
+) -> Contents:
     with staging_directory(os.path.dirname(target)) as staging:
         tree = Tree(staging, portable=portable or _folds_case(staging))
         try:
             with archive as source:
                 contents = _unpack(source, tree)
                 source.finish(sha256)
+            check()  # the last moment at which nothing has a name yet
             _move(tree, target)
         finally:
             tree.close()

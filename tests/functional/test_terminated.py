@@ -57,8 +57,8 @@ def signalled(
 def large(tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
     """A package that takes a while to unpack, with or without the helper; return the command but for DIR."""
     node = make_node("demo")
-    block = os.urandom(40_000)
-    members = archive.package(*(archive.entry(f"./f{number:05}", block) for number in range(2000)))
+    block = os.urandom(14_000)  # many files, so that the signal comes long before the last one
+    members = archive.package(*(archive.entry(f"./f{number:05}", block) for number in range(6000)))
     write_tarball(tmp_path / "m", node, members if request.param == "helper" else archive.stored(members))
     write_index(tmp_path / "m", node)
     return ["extract", f"/{node['hash']}", "-m", str(tmp_path / "m"), "--unsigned"]
