@@ -10,14 +10,24 @@ def main() -> int:
 
         sys.stdout.write(f"cachefetch {__version__}\n")
         return 0
-    import gc
+    from . import signals
 
-    from .cli import end_on_sigterm, run
+    try:
+        signals.take_over()  # first of all: what comes before it ends in a traceback
+        import gc
 
-    end_on_sigterm()
-    # Decoding makes many small values and no cycles: by default the collector would look at them again and again.
-    gc.set_threshold(100_000, 20, 20)
-    return run(sys.argv[1:])
+        from .cli import run
+
+        # Decoding makes many small values and no cycles: by default the collector would look at them again and again.
+        gc.set_threshold(100_000, 20, 20)
+        code = run(sys.argv[1:])
+        signals.let_go()
+        return code
+    except KeyboardInterrupt as stopped:  # while modules were loaded, or when all was said
+        signals.let_go()
+        from .cli import report
+
+        return report.report_interruption(stopped)
 
 
 if __name__ == "__main__":

@@ -344,7 +344,7 @@ class AsyncClient(Fetching):
         unpack = partial(
             extract_tarball, item.path, target, sha256=item.sha256, size=item.size, portable=portable
         )
-        contents = await run_abortable(lambda abort: unpack(check=abort.check))
+        contents = await run_abortable(lambda abort: unpack(check=abort.check, commit=abort.commit))
         odd = packing_caveat(item, contents)
         warnings = (*receipt.warnings, *([odd] if odd else []))
         return Extraction(target, item, contents, receipt.network_bytes, warnings)

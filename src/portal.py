@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from _thread import allocate_lock  # `threading` would cost 1 ms at every start (P4)
 
+from . import signals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,6 +67,7 @@ class Portal:
         done = threading.Event()
 
         def start() -> None:
+            signals.leave_to_main()  # the loop's thread and its workers, too
             try:
                 portal = manager.__enter__()
                 # One that is forgotten must stop before the interpreter ends its thread, or the exit would hang.

@@ -10,7 +10,6 @@ from . import report
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 #: Command -> (module here, one line of help). The order is that of the help.
 COMMANDS = {
@@ -53,22 +52,6 @@ FLAGS = frozenset(
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came: the command ends as by Ctrl-C, with its own exit code."""
-
-
-def end_on_sigterm() -> None:
-    """Clean up when a batch system, a service manager or `kill` ends this process; not where SIGTERM is ignored."""
-    import _signal as signal  # type: ignore[import-not-found]  # no stub; `signal` costs 1 ms at start (P4)
-
-    def end(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not end the cleaning up
-        raise _Terminated
-
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, end)
-
-
 def run(argv: Sequence[str]) -> int:
     """Run one command.
 
@@ -92,9 +75,7 @@ def run(argv: Sequence[str]) -> int:
         report.flush()
         return code
     except KeyboardInterrupt as stopped:
-        terminated = isinstance(stopped, _Terminated)
-        report.say("terminated" if terminated else "interrupted")
-        return 143 if terminated else 130
+        return report.report_interruption(stopped)
     except BrokenPipeError:  # the reader of our output went away: no error of ours, and no traceback at exit
         report.mute(sys.stdout)
         return 141

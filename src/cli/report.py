@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 
 from ..errors import FULL, CachefetchError, ResolutionError, SpecSyntaxError, StoreError
+from ..signals import Terminated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,6 +170,13 @@ def report_error(error: Exception, *, as_json: bool, verbose: bool, quiet: bool 
         _error_document(error)
     _problem(error, quiet)
     return error.exit_code
+
+
+def report_interruption(stopped: KeyboardInterrupt) -> int:
+    """Say that Ctrl-C or SIGTERM ended the command, and return its exit code."""
+    terminated = isinstance(stopped, Terminated)
+    say("terminated" if terminated else "interrupted")
+    return 143 if terminated else 130
 
 
 def _leaf(error: Exception) -> Exception:

@@ -85,6 +85,7 @@ def extract_tarball(
     limits: ExtractLimits | None = None,
     portable: bool = False,
     check: Callable[[], None] = lambda: None,
+    commit: Callable[[], None] = lambda: None,
 ) -> Contents:
     """Unpack a package tarball into the new directory `destination`.
 
@@ -95,7 +96,8 @@ def extract_tarball(
         limits: None for the defaults.
         portable: also refuse names that differ only in case or Unicode form. Always so where the file system
             of `destination` does not tell them apart.
-        check: called between pieces and before the tree gets its name; what it raises ends the work, and nothing stays.
+        check: called between pieces; what it raises ends the work, and nothing stays.
+        commit: the same, called before the tree gets its name.
 
     Raises:
         UsageError: `destination` exists.
@@ -109,9 +111,9 @@ def extract_tarball(
         with open(tarball, "rb") as file:
             if worthwhile(file, size):
                 with contextlib.suppress(HelperGone):
-                    return _extract(Beside(file, limits, size, check), target, sha256, portable, check)
+                    return _extract(Beside(file, limits, size, check), target, sha256, portable, commit)
                 file.seek(0)
-            return _extract(Expanded(file, limits, size, check), target, sha256, portable, check)
+            return _extract(Expanded(file, limits, size, check), target, sha256, portable, commit)
     except ArchiveError as error:
         error.name_file(tarball)
         raise
@@ -122,7 +124,7 @@ def extract_tarball(
 
 
 def _extract(
-    archive: Beside | Expanded, target: str, sha256: str, portable: bool, check: Callable[[], None]
+    archive: Beside | Expanded, target: str, sha256: str, portable: bool, commit: Callable[[], None]
 ) -> Contents:
     with staging_directory(os.path.dirname(target)) as staging:
         tree = Tree(staging, portable=portable or _folds_case(staging))
@@ -130,8 +132,7 @@ def _extract(
             with archive as source:
                 contents = _unpack(source, tree)
                 source.finish(sha256)
-            check()  # the last moment at which nothing has a name yet
-            _move(tree, target)
+            _move(tree, target, commit)
         finally:
             tree.close()
         return contents
@@ -206,11 +207,12 @@ def _folds_case(directory: str) -> bool:
     return folds
 
 
-def _move(tree: Tree, target: str) -> None:
+def _move(tree: Tree, target: str, commit: Callable[[], None]) -> None:
     """Give the finished package its final name. Renaming needs a directory that its owner may write."""
     mode, mtime = tree.prefix_facts()
     source = os.path.join(tree.root, tree.prefix)
     os.chmod(source, mode | stat.S_IRWXU)
+    commit()
     try:
         os.rename(source, target)  # over an empty directory too, never over another one
     except OSError as error:

@@ -79,6 +79,42 @@ def test_extract_leaves_nothing(tmp_path: Path, large: list[str], number: signal
     assert os.listdir(out) == []
 
 
+def require_deaf_threads(process: subprocess.Popen[str], begun: Callable[[], object]) -> None:
+    """Require that only the main thread gets signals: if another one took it, nobody would wake the main thread."""
+    both = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    blocked: dict[int, int] = {}
+
+    def seen() -> bool:
+        if begun():
+            for task in Path(f"/proc/{process.pid}/task").iterdir():
+                text = (task / "status").read_text()
+                blocked[int(task.name)] = both & int(text.split("SigBlk:")[1].split()[0], 16)
+        return bool(blocked)
+
+    signalled(process, seen)
+    assert blocked.pop(process.pid) == 0
+    assert set(blocked.values()) == {both}
+
+
+def test_threads_of_extract_get_no_signal(tmp_path: Path, large: list[str]) -> None:
+    process = start(tmp_path, *large, str(tmp_path / "demo"))
+    require_deaf_threads(process, lambda: list(tmp_path.glob(f"{PREFIX}*/tree/*")))
+
+
+@pytest.mark.parametrize("size", [1 << 20, 70 << 20])
+def test_threads_of_fetch_get_no_signal(tmp_path: Path, size: int) -> None:
+    package = write_package(str(tmp_path / "m"), "big", size)
+    words = ["fetch", f"big@=1.0/{package.hash}", "--no-deps", "--unsigned", "-m"]
+    with FaultServer(str(tmp_path / "m"), rate=500_000) as server:
+        require_deaf_threads(start(tmp_path, *words, server.url), lambda: server.sent > 100_000)
+
+
+def test_threads_of_sync_get_no_signal(tmp_path: Path) -> None:
+    words = ["sync", "--all", "--key", KEY, "--to", str(tmp_path / "dest"), "--from"]
+    with FaultServer(MIRROR, rate=30_000) as server:
+        require_deaf_threads(start(tmp_path, *words, server.url), lambda: server.sent > 60_000)
+
+
 def test_what_a_kill_left_goes_with_the_next_extract(tmp_path: Path, large: list[str]) -> None:
     out = tmp_path / "out"
     process = start(tmp_path, *large, str(out / "demo"))

@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "values": 0,
     "regular": 0,
+    "signals": 0,
     "resolver": 1,
     "fetch": 2,
     "base": 3,

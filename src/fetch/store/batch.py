@@ -11,6 +11,7 @@ import os
 import threading
 import time
 
+from ... import signals
 from ...errors import CachefetchError
 from ...values import frozen
 from . import files
@@ -107,6 +108,7 @@ class Batches:
             raise self._errors[0]
 
     def _work(self) -> None:
+        signals.leave_to_main()
         while True:
             ending = self._ending
             if not ending:

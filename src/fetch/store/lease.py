@@ -12,6 +12,8 @@ import os
 import threading
 import time
 
+from ... import signals
+
 STALE_S = 120.0
 _RENEW_S = 20.0
 
@@ -38,6 +40,7 @@ class Lease:
         self.release()
 
     def _renew(self) -> None:
+        signals.leave_to_main()
         while not self._done.wait(_RENEW_S):
             with contextlib.suppress(OSError):
                 os.utime(self._path)

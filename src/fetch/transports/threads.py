@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from ... import signals
 from .. import aio
 
 TYPE_CHECKING = False
@@ -30,6 +31,12 @@ class Abort:
     def check(self) -> None:
         """Raise `Aborted` once the caller wants no more."""
         if self.set:
+            raise Aborted
+
+    def commit(self) -> None:
+        """Raise `Aborted` once the caller wants no more; else the work counts as done from here on, see `signals`."""
+        self.check()
+        if not signals.complete():
             raise Aborted
 
     def on_abort(self, callback: Callable[[], None] | None) -> None:
@@ -109,6 +116,7 @@ class Crew:
             own.fire()
 
     def _run(self, work: Callable[[Abort], None], own: Abort) -> None:
+        signals.leave_to_main()
         try:
             work(own)
         except Aborted:
@@ -130,6 +138,7 @@ def run_watched(work: Callable[[Abort], T], look: Callable[[], None], every_s: f
     errors: list[BaseException] = []
 
     def run() -> None:
+        signals.leave_to_main()
         try:
             abort.check()
             results.append(work(abort))
