@@ -6,6 +6,7 @@ __all__ = [
     "CancelScope",
     "CapacityLimiter",
     "Event",
+    "LoopNeeded",
     "at_once",
     "create_task_group",
     "get_cancelled_exc_class",
@@ -40,6 +41,10 @@ else:
 
         found = globals()[name] = getattr(anyio, name)
         return found
+
+
+class LoopNeeded(Exception):
+    """The rest of the work needs an event loop."""
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,7 @@
-"""The fetch engine: prove the metadata of every package, plan, then move the payloads in parallel (`run`)."""
+"""The fetch engine: prove the metadata of every package, plan, then move the payloads in parallel (`run`).
+
+What proves and moves is loaded by whoever has to do it: many a run finds everything here, or waits for another one.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from functools import partial
 
 from .events import Reporter
 from .limits import DEFAULT_LIMITS
-from .metadata import prove
 from .model import Meter
+from .present import keys_of
 from .retry import Clockwork
-from .run import Run, in_time, plan_now, prove_all
+from .run import Request, Run, in_time
 from .session import Session
 
 TYPE_CHECKING = False
@@ -52,6 +55,8 @@ async def fetch_metadata(
     Raises:
         TrustError, IntegrityError, MirrorError, StoreError: see `metadata.prove`.
     """
+    from .metadata import prove
+
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
     return await prove(session, wanted)
 
@@ -74,6 +79,8 @@ async def prove_items(
             that no mirror has ([{"name", "version", "hash"}]), ``context["failures"]`` all; MissingError when
             absence is all that is wrong.
     """
+    from .work import prove_all
+
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
     return await prove_all(session, wanted)
 
@@ -105,7 +112,7 @@ def new_run(
         accept: raises when what is present or proven is not what the caller expects; asked before any payload moves.
     """
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
-    return Run(session, wanted, to, adopt, accept)
+    return Run(session, Request(tuple(wanted), keys_of(wanted), to, adopt, accept))
 
 
 async def plan_items(
@@ -120,6 +127,8 @@ async def plan_items(
     clockwork: Clockwork | None = None,
 ) -> FetchPlan:
     """Prove packages and say what fetching them would get and reuse; arguments and errors as for `prove_items`."""
+    from .work import plan_now, prove_all
+
     session = _session(store, transports, limits, reporter, offline, meter, clockwork)
 
     async def work() -> FetchPlan:

@@ -43,6 +43,8 @@ class Limits:
         lock_poll_s: a blob that another process fetches right now is looked at again after so long, then after twice
             as long each time, a random half more or less,
         lock_poll_cap_s: but no longer.
+        same_patience_s: who waits for another process that fetches the very same packages does the work itself when
+            nothing came for so long.
     """
 
     metadata_in_flight: int = 16
@@ -76,6 +78,7 @@ class Limits:
     deadline_s: float = 0.0
     lock_poll_s: float = 0.1
     lock_poll_cap_s: float = 1.0
+    same_patience_s: float = 5.0
 
 
 DEFAULT_LIMITS = Limits()

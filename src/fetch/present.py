@@ -18,7 +18,7 @@ from .store.notes import subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..resolver.model import Node
     from .model import Source, VerifiedPackage, Wanted
@@ -46,23 +46,27 @@ class Present:
     origin: str
 
 
-def look(store: Store, wanted: Sequence[Wanted]) -> list[Present | None]:
+def keys_of(wanted: Sequence[Wanted]) -> tuple[str, ...]:
+    """Return the keys of the notes about packages: all that a proof depends on besides the files and the clock."""
+    keys = _Keys()
+    return tuple([keys.of(one) for one in wanted])
+
+
+def look(store: Store, wanted: Sequence[Wanted], keys: Sequence[str]) -> list[Present | None]:
     """Return for each package what is known of it, None where it has to be proven or fetched."""
     store.notes.refresh()
-    keys = _Keys()
-    return [_present(store, one, keys.of(one)) for one in wanted]
+    return [find(store, one, key) for one, key in zip(wanted, keys, strict=True)]
 
 
-def note(store: Store, wanted: Sequence[Wanted], packages: Sequence[VerifiedPackage]) -> None:
-    """Note packages that this run proved and whose payloads it found or stored; in the order of `wanted`."""
-    keys = _Keys()
-    for one, package in zip(wanted, packages, strict=True):
+def note(store: Store, proven: Iterable[tuple[str, Wanted, VerifiedPackage]]) -> None:
+    """Note what this run proved: key, request and proof. A note counts once the payload is there and noted, too."""
+    for key, one, package in proven:
         manifest = store.identities.get(kept_name(one, V3), "")
         document = store.identities.get(package.spec.sha256, "")
         rank = next((n for n, source in enumerate(one.sources) if source is package.source), -1)
         if package.layout == V3 and manifest and document and rank >= 0:
             store.notes.put(
-                keys.of(one),
+                key,
                 str(rank),
                 manifest,
                 document,
@@ -133,7 +137,16 @@ def link_out(store: Store, wanted: Wanted, sha256: str, to: str) -> str:
     return path
 
 
-def _present(store: Store, wanted: Wanted, key: str) -> Present | None:
+def trace(store: Store, wanted: Wanted, key: str) -> str:
+    """Return what changes when another process proves a package that is not present, and as its payload grows."""
+    fields = store.notes.get(key)
+    if fields is None or len(fields) != 10:
+        return store.manifest_state(kept_name(wanted, V3))
+    return store.part_state(fields[5])
+
+
+def find(store: Store, wanted: Wanted, key: str) -> Present | None:
+    """Return what the notes know of a package, None where it has to be proven or fetched."""
     fields = store.notes.get(key)
     if fields is None or len(fields) != 10:
         return None
@@ -162,7 +175,7 @@ def _present(store: Store, wanted: Wanted, key: str) -> Present | None:
 
 
 class _Keys:
-    """Makes the keys of notes: all that a proof depends on besides the files and the clock."""
+    """Makes the keys of notes."""
 
     def __init__(self) -> None:
         self._trust: dict[int, tuple[Source, str]] = {}

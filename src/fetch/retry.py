@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 from ..errors import CachefetchError, NetworkError
@@ -16,6 +15,12 @@ if TYPE_CHECKING:
     import tenacity
 
     from .limits import Limits
+
+
+def _random() -> float:
+    import random  # for who waits
+
+    return random.random()  # noqa: S311 - spreads load, keeps nothing secret
 
 
 async def _sleep(seconds: float) -> None:
@@ -36,7 +41,7 @@ class Clockwork:
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = _sleep
-    random: Callable[[], float] = random.random
+    random: Callable[[], float] = _random
 
 
 def retryable(error: BaseException, limits: Limits) -> bool:

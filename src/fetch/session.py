@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from functools import cached_property
 
@@ -223,6 +224,13 @@ class Session:
             return
         with aio.CancelScope(shield=True):
             await aio.to_thread.run_sync(work)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait, with an event loop or without."""
+        if self.in_loop:
+            await self.clockwork.sleep(seconds)
+        else:
+            time.sleep(seconds)  # noqa: ASYNC251 - there is no loop that could do something else
 
     async def blocking(self, work: Callable[[], T]) -> T:
         """Do blocking work on the store that soon ends."""

@@ -110,6 +110,33 @@ def crowd(tmp_path: Path, processes: int, **environ: str) -> None:
         assert sorted(Path(environ["SITE"]).rglob("*")) == before
 
 
+def test_when_the_one_ahead_is_killed_those_that_wait_go_on_where_it_was(tmp_path: Path) -> None:
+    root, store = str(tmp_path / "mirror"), tmp_path / "store"
+    packages = [write_package(root, f"p{i}", 1_500_000 + i) for i in range(4)]
+    with FaultServer(root, rate=500_000) as server:
+        first = start(store, server.url, packages)
+        while server.sent < 1_000_000 and first.poll() is None:
+            time.sleep(0.002)
+        others = [start(store, server.url, packages) for _ in range(3)]
+        for other in others:
+            assert other.stderr is not None
+            assert "waits" in other.stderr.readline()
+        before = len(server.requests)
+        assert before == 3 * len(packages), "others have asked for something"
+        first.kill()
+        first.communicate()
+        killed = time.monotonic()
+        documents = [finish(other) for other in others]
+        assert time.monotonic() - killed < 60
+        again = server.requests[before:]
+    assert len(again) == len(packages)
+    assert all("range" in request.headers for request in again)
+    origins = [item["from"] for document in documents for item in document["items"]]  # type: ignore[attr-defined]
+    assert origins.count("network") == len(packages)
+    assert {package.sha256 for package in packages} <= right(store)
+    assert leftovers(store) == []
+
+
 MODES = ["locks", "no locks", "site layer"]
 
 

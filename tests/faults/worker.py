@@ -16,11 +16,20 @@ from tests.faults.mirror import unsigned
 
 from cachefetch.errors import CachefetchError
 from cachefetch.fetch.aio import at_once
+from cachefetch.fetch.events import Event, Reporter, Waiting
 from cachefetch.fetch.execute import new_run
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Wanted
 from cachefetch.fetch.store.cas import Store
 from cachefetch.fetch.transports import Transports
+
+
+class _Waits(Reporter):
+    """Says on stderr that this process waits for another one."""
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, Waiting):
+            print("waits", event.spec, file=sys.stderr, flush=True)
 
 
 def without_locks() -> None:
@@ -41,7 +50,13 @@ def main(store: str, url: str, packages: list[str]) -> int:
     site = [os.environ["SITE"]] if "SITE" in os.environ else []
     transports = Transports(limits)
     try:
-        run = new_run(wanted, store=Store(store, site=site), transports=transports, limits=limits)
+        run = new_run(
+            wanted,
+            store=Store(store, site=site),
+            transports=transports,
+            limits=limits,
+            reporter=_Waits(),
+        )
         receipt = run.begin() or anyio.run(run.finish)
     except CachefetchError as error:
         print(json.dumps(error.to_dict()))

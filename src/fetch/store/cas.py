@@ -268,6 +268,11 @@ class Store:
         """Return how many bytes of a blob an earlier run left."""
         return files.size_or_none(self._partial(sha256, "part")) or 0
 
+    def part_state(self, sha256: str) -> str:
+        """Return what changes as a blob comes in: the `identity` of its part, or else of the blob; "" for neither."""
+        info = files.state_or_none(self._partial(sha256, "part")) or files.state_or_none(self.path(sha256))
+        return "" if info is None else identity(info)
+
     def parts(self) -> set[str]:
         """Return the digests of the blobs that earlier runs left parts of."""
         try:
