@@ -61,6 +61,8 @@ def check_types(value: Any, where: str = "") -> None:
             raise TypeError(f"{field} is {shown}, not {wanted}")
 
 
+#: So many instances of a class take longer to set one by one than an ``__init__`` takes to compile.
+_MANY = 20
 _PLAIN: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -122,11 +124,26 @@ def without_secrets(url: str) -> str:
 
 
 def _first_init(names: tuple[str, ...], defaults: dict[str, Any]) -> Any:
-    """Return an ``__init__`` that makes the real one: most classes get no instance in a short run (P4)."""
+    """Return an ``__init__`` that makes the real one at last: most classes get few instances in a short run (P4)."""
+    number, known = 0, frozenset(names)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        made = type(self).__init__ = _make_init(type(self), names, defaults)
-        made(self, *args, **kwargs)
+        nonlocal number
+        number += 1
+        values = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        fits = (
+            values.keys() == known
+            and len(args) <= len(names)
+            and kwargs.keys().isdisjoint(names[: len(args)])
+        )
+        if number >= _MANY or not fits:  # the real one says what does not fit
+            made = type(self).__init__ = _make_init(type(self), names, defaults)
+            made(self, *args, **kwargs)
+            return
+        for name in names:
+            object.__setattr__(self, name, values[name])
+        if hasattr(self, "__post_init__"):
+            self.__post_init__()
 
     return __init__
 

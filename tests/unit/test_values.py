@@ -11,7 +11,7 @@ import pytest
 from cachefetch.errors import ConfigError
 from cachefetch.fetch.verify.policy import SignaturePolicy
 from cachefetch.resolver.model import Edge, Host, Libc
-from cachefetch.values import changed
+from cachefetch.values import changed, frozen
 
 
 def test_arguments_and_defaults() -> None:
@@ -65,3 +65,55 @@ def test_a_value_may_check_itself_when_it_is_made() -> None:
     assert SignaturePolicy("none").mode == "none"
     with pytest.raises(ConfigError, match="no such"):
         SignaturePolicy("no such")
+
+
+def pair() -> type:
+    """Return a class of which there is no instance yet."""
+
+    @frozen
+    class Pair:
+        left: int
+        right: int = 2
+
+        def __post_init__(self) -> None:
+            if self.left < 0:
+                raise ValueError("below zero")
+
+    return Pair
+
+
+def test_the_first_values_of_a_class_are_as_all_later_ones() -> None:
+    made = pair()
+    for number in range(100):  # at some number an __init__ of its own is compiled
+        for one in (
+            made(number),
+            made(left=number),
+            made(number, 2),
+            made(number, right=2),
+            made(right=2, left=number),
+        ):
+            assert (one.left, one.right) == (number, 2)
+
+
+@pytest.mark.parametrize("before", [0, 100])
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((), {}, "missing 1 required positional argument: 'left'"),
+        ((), {"right": 1}, "missing 1 required positional argument: 'left'"),
+        ((1, 2, 3), {}, "takes from 2 to 3 positional arguments but 4 were given"),
+        ((1,), {"left": 1}, "multiple values for argument 'left'"),
+        ((1,), {"other": 1}, "unexpected keyword argument 'other'"),
+    ],
+)
+def test_wrong_arguments_are_refused_from_the_first_value_on(
+    before: int, args: tuple[int, ...], kwargs: dict[str, int], words: str
+) -> None:
+    made = pair()
+    for number in range(before):
+        made(number)
+    with pytest.raises(TypeError, match=words):
+        made(*args, **kwargs)
+    assert made(1).right == 2
+    with pytest.raises(ValueError, match="below zero"):
+        made(-1)

@@ -11,22 +11,19 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-from datetime import UTC, datetime
 from functools import cache
 from types import MappingProxyType
 
-import pysequoia
-from pysequoia.packet import PacketPile, SignatureType, Tag
-
 from ...errors import ConfigError, KeyNotTrustedError, SignatureInvalidError
 from ...values import frozen
+from . import late_sequoia as pgp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
-    from pysequoia.packet import Packet
+    from .late_sequoia import Packet, SignatureType
 
 BEGIN_MESSAGE = b"-----BEGIN PGP SIGNED MESSAGE-----"
 BEGIN_SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
@@ -44,14 +41,6 @@ _STRONG_DIGESTS = {
 _MIN_RSA_BITS = 2048
 _NO_CERTIFICATES: Mapping[str, Certificate] = {}
 _RSA = (1, 2, 3)
-_SELF_SIGNATURES = (
-    SignatureType.GenericCertification,
-    SignatureType.PersonaCertification,
-    SignatureType.CasualCertification,
-    SignatureType.PositiveCertification,
-    SignatureType.DirectKey,
-    SignatureType.SubkeyBinding,
-)
 _WEAK_ALGORITHMS = {16: "ElGamal", 17: "DSA", 20: "ElGamal"}
 _ARMOUR_HEADER = re.compile(rb"(?:Version|Comment): [ -~]*")
 _TRUST_HINT = (
@@ -99,7 +88,7 @@ class Certificate:
 
     info: KeyInfo
     components: tuple[Component, ...]
-    cert: pysequoia.Cert
+    cert: pgp.Cert
 
     def component(self, issuer: str) -> Component | None:
         """Return the key that an issuer fingerprint or key id (upper-case) means, or None."""
@@ -230,9 +219,7 @@ def verify_cleartext(
     _check_times(signature, key, what, now)
     try:
         # A detached check of exactly the framed bytes: nothing that the framing did not see can be accepted.
-        result = pysequoia.verify(
-            bytes=parts.text, signature=signature.packet, store=lambda _: [certificate.cert]
-        )
+        result = pgp.verify(bytes=parts.text, signature=signature.packet, store=lambda _: [certificate.cert])
     except RuntimeError:
         _refuse_unverified(signature, certificate, key, what)
     if result.bytes != parts.text or len(result.valid_sigs) != 1:
@@ -348,7 +335,7 @@ def _crc24(data: bytes) -> bytes:
 class _Signature:
     """What a signature packet says: issuer fingerprint or key id (upper-case), times in Unix seconds."""
 
-    packet: pysequoia.Sig
+    packet: pgp.Sig
     issuer: str
     digest: str
     created: float | None
@@ -358,10 +345,10 @@ class _Signature:
 def _read_signature(parts: Cleartext, what: str) -> _Signature:
     """Parse the one signature; check its digest against the ``Hash:`` line and the strength we ask for."""
     try:
-        packets = len(PacketPile.from_bytes(parts.signature))
-        packet = pysequoia.Sig.from_bytes(parts.signature)
+        packets = len(pgp.PacketPile.from_bytes(parts.signature))
+        packet = pgp.Sig.from_bytes(parts.signature)
         is_text = (
-            packet.signature_type == SignatureType.Text
+            packet.signature_type == pgp.SignatureType.Text
         )  # unknown codes raise RuntimeError, here and below
         signature = _Signature(
             packet,
@@ -468,14 +455,17 @@ def _refuse_unverified(
 
 def _read_certificates(data: bytes, what: str) -> Iterable[Certificate]:
     try:
-        if any(packet.tag in (Tag.SecretKey, Tag.SecretSubkey) for packet in PacketPile.from_bytes(data)):
+        if any(
+            packet.tag in (pgp.Tag.SecretKey, pgp.Tag.SecretSubkey)
+            for packet in pgp.PacketPile.from_bytes(data)
+        ):
             raise ConfigError(
                 f"{what} holds a SECRET key; only public keys belong here",
                 hint="keep it to yourself; give `gpg --armor --export FINGERPRINT` instead",
                 context={"file": what},
             )
-        merged: dict[str, pysequoia.Cert] = {}
-        for cert in pysequoia.Cert.split_bytes(data):
+        merged: dict[str, pgp.Cert] = {}
+        for cert in pgp.Cert.split_bytes(data):
             known = merged.get(cert.fingerprint)
             merged[cert.fingerprint] = known.merge(cert) if known else cert
         certificates = [_describe(cert) for cert in merged.values()]
@@ -494,8 +484,8 @@ def _not_a_key(what: str, why: str) -> ConfigError:
     )
 
 
-def _describe(cert: pysequoia.Cert) -> Certificate:
-    packets = list(PacketPile.from_bytes(bytes(cert)))
+def _describe(cert: pgp.Cert) -> Certificate:
+    packets = list(pgp.PacketPile.from_bytes(bytes(cert)))
     components = _components(packets)
     primary = components[0]
     weak = primary.weak
@@ -516,18 +506,34 @@ def _components(packets: list[Packet]) -> tuple[Component, ...]:
     """Read the keys of a certificate with the signatures that follow each of them."""
     groups: list[tuple[Packet, list[Packet]]] = []
     for packet in packets:
-        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey):
+        if packet.tag in (pgp.Tag.PublicKey, pgp.Tag.PublicSubkey):
             groups.append((packet, []))
-        elif packet.tag == Tag.Signature and groups:
+        elif packet.tag == pgp.Tag.Signature and groups:
             groups[-1][1].append(packet)
     return tuple(_component(key, signatures) for key, signatures in groups)
 
 
+@cache
+def _self_signatures() -> tuple[SignatureType, ...]:
+    kinds = pgp.SignatureType
+    return (
+        kinds.GenericCertification,
+        kinds.PersonaCertification,
+        kinds.CasualCertification,
+        kinds.PositiveCertification,
+        kinds.DirectKey,
+        kinds.SubkeyBinding,
+    )
+
+
 def _component(packet: Packet, signatures: list[Packet]) -> Component:
+    from datetime import UTC, datetime
+
     kinds = [(_signature_kind(signature), signature) for signature in signatures]
-    bindings = [s for kind, s in kinds if kind == SignatureType.SubkeyBinding and s.signature_created]
-    own = [s.signature_created for kind, s in kinds if kind in _SELF_SIGNATURES and s.signature_created]
-    newest = max(bindings, key=lambda s: s.signature_created or _EPOCH, default=None)
+    binding, epoch = pgp.SignatureType.SubkeyBinding, datetime.fromtimestamp(0, UTC)
+    bindings = [s for kind, s in kinds if kind == binding and s.signature_created]
+    own = [s.signature_created for kind, s in kinds if kind in _self_signatures() and s.signature_created]
+    newest = max(bindings, key=lambda s: s.signature_created or epoch, default=None)
     validity = newest.key_validity_period if newest else None
     created = packet.key_created.timestamp() if packet.key_created else 0.0
     algorithm, weak = _strength(packet)
@@ -537,7 +543,7 @@ def _component(packet: Packet, signatures: list[Packet]) -> Component:
         algorithm,
         created,
         created + validity.total_seconds() if validity else None,
-        any(kind == SignatureType.SubkeyRevocation for kind, _ in kinds),
+        any(kind == pgp.SignatureType.SubkeyRevocation for kind, _ in kinds),
         weak,
         min(own).timestamp() if own else 0.0,
     )
@@ -564,14 +570,13 @@ def _signature_kind(packet: Packet) -> SignatureType | None:
         return None
 
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
 def _name(value: object) -> str:
     return str(value).rpartition(".")[2]
 
 
 def _date(seconds: float) -> str:
+    from datetime import UTC, datetime
+
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
