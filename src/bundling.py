@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .fetch.bundle.read import Found
     from .fetch.mirror.plan import Problem, SyncReport
     from .fetch.model import Source
+    from .fetch.transports.threads import Abort
 
 RECEIPT_NAME = "receipt.json"
 
@@ -124,6 +125,7 @@ def export_directory(
     sign_key: str,
     problems: Sequence[Problem] = (),
     warnings: tuple[str, ...] = (),
+    abort: Abort | None = None,
 ) -> ExportReport:
     """Pack a mirror directory.
 
@@ -135,6 +137,7 @@ def export_directory(
         sign_key: path of a secret key, or "".
         problems: what a sync before this could not bring.
         warnings: for the report.
+        abort: ends the packing.
 
     Raises:
         UsageError, FormatError, ConfigError, StoreError, DigestError: see `fetch.bundle.write`.
@@ -146,7 +149,7 @@ def export_directory(
     packing = survey(mirror, baseline, divided=volume_size is not None)
     contents = contents_of(packing, volume_size=volume_size, since=base)
     target = os.path.abspath(os.path.expanduser(to)) + (os.sep if to.endswith(os.sep) else "")
-    done = write_bundle(mirror, contents, target, sign)
+    done = write_bundle(mirror, contents, target, sign, abort)
     return ExportReport(
         done.id,
         base,

@@ -18,7 +18,7 @@ from .store.notes import subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..resolver.model import Node
     from .model import Source, VerifiedPackage, Wanted
@@ -82,17 +82,23 @@ def note(store: Store, proven: Iterable[tuple[str, Wanted, VerifiedPackage]]) ->
     store.notes.flush()
 
 
-def receipt(store: Store, found: Sequence[Present], to: str | None, reporter: Reporter) -> Receipt:
+def receipt(
+    store: Store,
+    found: Sequence[Present],
+    to: str | None,
+    reporter: Reporter,
+    check: Callable[[], None] = lambda: None,
+) -> Receipt:
     """Return the receipt of a run that finds all packages present; with `to`, link the payloads there.
 
     Raises:
-        StoreError: they cannot be linked; no space.
+        StoreError: they cannot be linked; no space. What `check` raises, see `link_out`.
     """
     tell(reporter, found, 1)
     reporter.on_event(Planned(0, len(found), len(found), 0))
     if to is not None:
         store.require_space_out(to, sum({one.sha256: one.size for one in found}.values()))
-    items = tuple([item(store, one, to) for one in found])
+    items = tuple([item(store, one, to, check) for one in found])
     store.notes.flush()
     reporter.on_event(Finished(0, len(items), 0))
     return Receipt(items, 0)
@@ -106,13 +112,13 @@ def tell(reporter: Reporter, found: Sequence[Present], first: int) -> None:
             reporter.on_event(Reused(number, str(one.wanted), one.path))
 
 
-def item(store: Store, one: Present, to: str | None) -> Item:
+def item(store: Store, one: Present, to: str | None, check: Callable[[], None] = lambda: None) -> Item:
     """Return the entry of the receipt; with `to`, link the payload there.
 
     Raises:
-        StoreError: it cannot be linked.
+        StoreError: it cannot be linked. What `check` raises, see `link_out`.
     """
-    path = one.path if to is None else link_out(store, one.wanted, one.sha256, to)
+    path = one.path if to is None else link_out(store, one.wanted, one.sha256, to, check)
     wanted = one.wanted
     return Item(
         wanted.name,
@@ -129,11 +135,17 @@ def item(store: Store, one: Present, to: str | None) -> Item:
     )
 
 
-def link_out(store: Store, wanted: Wanted, sha256: str, to: str) -> str:
-    """Link a payload into the directory `to` under the name of its package; return the path. Raises StoreError."""
+def link_out(
+    store: Store, wanted: Wanted, sha256: str, to: str, check: Callable[[], None] = lambda: None
+) -> str:
+    """Link a payload into the directory `to` under the name of its package; return the path.
+
+    Raises:
+        StoreError: it cannot be linked. What `check` raises, which is asked between pieces where it is copied.
+    """
     stem = spec_stem(wanted.name, wanted.version, wanted.hash)
     path = os.path.join(os.path.abspath(to), f"{stem}.spack")
-    store.link_out(sha256, path)
+    store.link_out(sha256, path, check)
     return path
 
 

@@ -122,9 +122,12 @@ class Run:
         here = [one for one in self._known if one is not None]
         if len(here) == len(self._known):
             request.accept(here)
-            return await session.blocking(
-                lambda: present.receipt(session.store, here, request.to, session.reporter)
-            )
+
+            def tell(check: Callable[[], None] = lambda: None) -> Receipt:
+                return present.receipt(session.store, here, request.to, session.reporter, check)
+
+            # Before there is a loop Ctrl-C comes here, and no thread is needed to see it.
+            return await session.in_thread(lambda abort: tell(abort.check)) if session.in_loop else tell()
         if self._work is None:
             from .work import Work
 

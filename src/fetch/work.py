@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .run import Request
     from .session import Session
     from .store.cas import Store, Stored
+    from .transports.threads import Abort
 
     T = TypeVar("T")
     R = TypeVar("R")
@@ -67,7 +68,7 @@ class Work:
         Raises:
             LoopNeeded: the rest needs an event loop, and there is none. CachefetchError: see `Run.finish`.
         """
-        session, store, to = self.session, self.session.store, self._request.to
+        session, store = self.session, self.session.store
         try:
             await self._once("tell", self._tell)
             packages = await self._prove()
@@ -75,15 +76,26 @@ class Work:
             await self._once("adopt", partial(self._take_in, packages))
             await self._once("plan", partial(self._plan, packages))
             delivered = await self._deliver(packages)
-            items = await session.blocking(lambda: [_item(session, one, to) for one in delivered])
+            items = await session.in_thread(partial(self._items, delivered))
             await self._note([one.package for one in delivered], packages)
         finally:
             store.notes.flush()
-        got = iter(items)
-        items = [next(got) if one is None else present.item(store, one, to) for one in self._known]
         warnings = self._adopted + unique([warning for one in delivered for warning in _warnings(one)])
         session.emit(Finished(0, len(items), session.meter.network_bytes))
-        return Receipt(tuple(items), session.meter.network_bytes, warnings)
+        return Receipt(items, session.meter.network_bytes, warnings)
+
+    def _items(self, delivered: Sequence[Delivered], abort: Abort) -> tuple[Item, ...]:
+        """Return the entries of the receipt, in the order of what was asked for; with `to`, link the payloads there."""
+        store, to = self.session.store, self._request.to
+        got = iter(delivered)
+        items: list[Item] = []
+        for one in self._known:
+            abort.check()
+            if one is None:
+                items.append(_item(store, next(got), to, abort.check))
+            else:
+                items.append(present.item(store, one, to, abort.check))
+        return tuple(items)
 
     async def _once(self, step: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do a step that was not done before the loop."""
@@ -255,9 +267,9 @@ def _warnings(one: Delivered) -> tuple[Caveat, ...]:
     return (*one.warnings, Caveat("no-signatures", message, mirror))
 
 
-def _item(session: Session, one: Delivered, to: str | None) -> Item:
+def _item(store: Store, one: Delivered, to: str | None, check: Callable[[], None]) -> Item:
     package, wanted, blob = one.package, one.package.wanted, one.package.tarball
-    path = one.path if to is None else present.link_out(session.store, wanted, blob.sha256, to)
+    path = one.path if to is None else present.link_out(store, wanted, blob.sha256, to, check)
     return Item(
         wanted.name,
         wanted.version,

@@ -32,7 +32,7 @@ from .part import PartWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
@@ -308,8 +308,8 @@ class Store:
             if not files.same_device(self.root, directory):
                 files.require_space(os.path.abspath(directory), size)
 
-    def link_out(self, sha256: str, destination: str) -> None:
-        """Make `destination` a hard link, a reflink or (last) a copy of the blob, atomically."""
+    def link_out(self, sha256: str, destination: str, check: Callable[[], None] = lambda: None) -> None:
+        """Make `destination` a hard link, a reflink or (last) a copy of the blob, atomically; `check` may end that."""
         stored = self.locate(sha256)
         if stored is None:
             raise StoreError(
@@ -319,7 +319,7 @@ class Store:
             )
         with files.store_errors(destination), open_regular(stored.path) as file:
             known = self.noted(sha256, identity(os.fstat(file.fileno())))
-            files.link_or_copy(stored.path, destination, stored.size)
+            files.link_or_copy(stored.path, destination, stored.size, check)
             if known:  # a new link changes the identity of the file, not its bytes
                 self.note(sha256, os.fstat(file.fileno()))
 
