@@ -349,17 +349,40 @@ def present(rounds: int, scale: float) -> dict[str, float]:
 def crowd(processes: int, scale: float, link: str = "") -> dict[str, float]:
     """P16: many processes fetch the same packages into one cold store, compared with one process.
 
-    `link` is nginx's limit of each connection: on loopback the starts of so many processes are all there is to see.
+    `link` is nginx's limit of each connection: on loopback the starts of so many processes are all there is to see. So
+    it is also compared with as many bare interpreters, and with as many fetches that find everything present.
     """
     with tempfile.TemporaryDirectory() as scratch, prepared("bulk", 0.25 * scale, scratch, link) as job:
         command = cachefetch(job)
         alone = min(measure(command, job).wall for _ in range(2))
         shutil.rmtree(job.path("out"))
-        start = time.perf_counter()
-        running = [subprocess.Popen(command) for _ in range(processes)]
-        assert all(process.wait() == 0 for process in running)
-        together = time.perf_counter() - start
-    return {"processes": processes, "alone_s": round(alone, 2), "together_s": round(together, 2)}
+        together = side_by_side(command, processes)
+        present = side_by_side(command, processes)
+        bare = side_by_side([sys.executable, "-c", "pass"], processes)
+    return {
+        "processes": processes,
+        "alone_s": round(alone, 2),
+        "together_s": round(together.wall, 2),
+        "together_cpu_s": round(together.cpu, 2),
+        "present_s": round(present.wall, 2),
+        "bare_s": round(bare.wall, 2),
+    }
+
+
+def side_by_side(command: list[str], processes: int) -> Run:
+    """Run a command so many times at once; all of them must go well."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    start = time.perf_counter()
+    running = [subprocess.Popen(command, env=environ) for _ in range(processes)]
+    cpu, largest = 0.0, 0
+    for process in running:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        cpu, largest = cpu + usage.ru_utime + usage.ru_stime, max(largest, usage.ru_maxrss)
+    wall = time.perf_counter() - start
+    if any(process.returncode for process in running):
+        raise SystemExit(f"{[process.returncode for process in running]}")
+    return Run(wall, cpu, largest / 1024)
 
 
 def main() -> int:
