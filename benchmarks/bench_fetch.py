@@ -47,6 +47,8 @@ from tests.faults.mirror import Package, write_package  # noqa: E402 - needs the
 from tests.services.nginx import Nginx  # noqa: E402 - needs the path above
 
 CONNECTIONS = 16
+#: False: what earlier rounds brought stays until the end; see `measure`.
+USED_DISK = False
 #: case -> (packages, payload bytes, over TLS, round-trip seconds)
 CASES = {
     "bulk": (64, 16 << 20, False, 0.0),
@@ -60,7 +62,7 @@ CASES = {
 CHILD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from cachefetch.fetch.execute import new_run
+from cachefetch.fetch.execute import new_run, plan_items
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Source, Wanted
 from cachefetch.fetch.store.cas import Store
@@ -78,6 +80,10 @@ if job["general"]:
     from cachefetch.fetch.transports.direct import DirectTransport
     DirectTransport._speaks = lambda self, url: False
 wanted = [Wanted(*one, (source,)) for one in job["wanted"]]
+if job["plan"]:
+    import anyio, functools
+    anyio.run(functools.partial(plan_items, wanted, store=Store(sys.argv[3]), transports=transports, limits=limits))
+    sys.exit()
 run = new_run(wanted, store=Store(sys.argv[3]), transports=transports, limits=limits)
 receipt = run.begin()
 if receipt is None:
@@ -105,7 +111,7 @@ class Job:
     url: str
     scratch: str
     authority: str
-    proven: str = ""  # a store that has all metadata
+    proven: bool = False  # the store has all metadata when a fetch begins
 
     def files(self) -> list[str]:
         """Return the paths below the mirror of all files to get."""
@@ -118,13 +124,19 @@ class Job:
 
 
 def cachefetch(
-    job: Job, connections: int = CONNECTIONS, *, general: bool = False, nothing: bool = False
+    job: Job,
+    connections: int = CONNECTIONS,
+    *,
+    general: bool = False,
+    nothing: bool = False,
+    plan: bool = False,
 ) -> list[str]:
-    """Return the command of this project's engine; `general`: over httpx; `nothing`: without packages."""
+    """Return the command of this project's engine; `general`: over httpx; `nothing`: no packages; `plan`: only that."""
     wanted = [] if nothing else [(p.name, p.version, p.hash) for p in job.packages]
-    name = job.path(f"job-{connections}-{general}-{nothing}.json")
+    name = job.path(f"job-{connections}-{general}-{nothing}-{plan}.json")
+    made = {"url": job.url, "connections": connections, "wanted": wanted, "general": general, "plan": plan}
     with open(name, "w") as file:
-        json.dump({"url": job.url, "connections": connections, "wanted": wanted, "general": general}, file)
+        json.dump(made, file)
     return [sys.executable, "-c", CHILD, os.path.join(ROOT, ".dev"), name, job.path("out")]
 
 
@@ -163,19 +175,21 @@ def measure(command: list[str], job: Job) -> Run:
     """Run one client into an empty directory.
 
     What an earlier run brought is emptied and moved away, not deleted: ext4 takes no inode that was deleted within the
-    last minute, and to search behind thousands of them costs more than all that is measured.
+    last minute, and to search behind thousands of them costs more than all that is measured. With `--used-disk` it is
+    deleted, as by the script that the budgets were measured with.
     """
-    if os.path.exists(job.path("out")):
+    if USED_DISK:
+        shutil.rmtree(job.path("out"), ignore_errors=True)
+    elif os.path.exists(job.path("out")):
         old = tempfile.mkdtemp(prefix="old-", dir=job.scratch)
         os.rename(job.path("out"), old)
         for place, _, names in os.walk(old):
             for path in (os.path.join(place, name) for name in names):
                 if os.path.getsize(path) > 1 << 20:
                     os.truncate(path, 0)
+    os.makedirs(job.path("out"))
     if job.proven and command[0] == sys.executable:
-        shutil.copytree(job.proven, job.path("out"), copy_function=os.link)
-    else:
-        os.makedirs(job.path("out"))
+        timed(cachefetch(job, plan=True), job)
     return timed(command, job)
 
 
@@ -302,7 +316,7 @@ def compare(case: str, rounds: int, scale: float) -> dict[str, Run]:
     results: dict[str, list[Run]] = {name: [] for name in clients}
     with tempfile.TemporaryDirectory() as scratch, prepared(case, scale, scratch) as job:
         if case == "payloads":
-            job = with_metadata(job)
+            job = replace(job, proven=True)
         commands = {name: make(job) for name, make in clients.items()}
         for number in range(rounds + 1):
             for name, command in commands.items():
@@ -323,15 +337,6 @@ def compare(case: str, rounds: int, scale: float) -> dict[str, Run]:
     }
 
 
-def with_metadata(job: Job) -> Job:
-    """Return the job with a store that has all manifests and spec documents."""
-    measure(cachefetch(job), job)
-    for package in job.packages:
-        os.unlink(os.path.join(job.path("out"), "sha256", package.sha256[:2], package.sha256))
-    os.rename(job.path("out"), job.path("proven"))
-    return replace(job, proven=job.path("proven"))
-
-
 def present(rounds: int, scale: float) -> dict[str, float]:
     """P15: all packages are in the store, compared with the same command without packages."""
     with tempfile.TemporaryDirectory() as scratch, prepared("present", scale, scratch) as job:
@@ -349,40 +354,17 @@ def present(rounds: int, scale: float) -> dict[str, float]:
 def crowd(processes: int, scale: float, link: str = "") -> dict[str, float]:
     """P16: many processes fetch the same packages into one cold store, compared with one process.
 
-    `link` is nginx's limit of each connection: on loopback the starts of so many processes are all there is to see. So
-    it is also compared with as many bare interpreters, and with as many fetches that find everything present.
+    `link` is nginx's limit of each connection: on loopback the starts of so many processes are all there is to see.
     """
     with tempfile.TemporaryDirectory() as scratch, prepared("bulk", 0.25 * scale, scratch, link) as job:
         command = cachefetch(job)
         alone = min(measure(command, job).wall for _ in range(2))
         shutil.rmtree(job.path("out"))
-        together = side_by_side(command, processes)
-        present = side_by_side(command, processes)
-        bare = side_by_side([sys.executable, "-c", "pass"], processes)
-    return {
-        "processes": processes,
-        "alone_s": round(alone, 2),
-        "together_s": round(together.wall, 2),
-        "together_cpu_s": round(together.cpu, 2),
-        "present_s": round(present.wall, 2),
-        "bare_s": round(bare.wall, 2),
-    }
-
-
-def side_by_side(command: list[str], processes: int) -> Run:
-    """Run a command so many times at once; all of them must go well."""
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    start = time.perf_counter()
-    running = [subprocess.Popen(command, env=environ) for _ in range(processes)]
-    cpu, largest = 0.0, 0
-    for process in running:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        cpu, largest = cpu + usage.ru_utime + usage.ru_stime, max(largest, usage.ru_maxrss)
-    wall = time.perf_counter() - start
-    if any(process.returncode for process in running):
-        raise SystemExit(f"{[process.returncode for process in running]}")
-    return Run(wall, cpu, largest / 1024)
+        start = time.perf_counter()
+        running = [subprocess.Popen(command) for _ in range(processes)]
+        assert all(process.wait() == 0 for process in running)
+        together = time.perf_counter() - start
+    return {"processes": processes, "alone_s": round(alone, 2), "together_s": round(together, 2)}
 
 
 def main() -> int:
@@ -390,8 +372,13 @@ def main() -> int:
     parser.add_argument("--cases", default="bulk,small,payloads,one,tls,delay,present,crowd,crowd-link")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="fewer packages, for a quick look")
+    parser.add_argument(
+        "--used-disk", action="store_true", help="delete what each round brought before the next"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    global USED_DISK
+    USED_DISK = args.used_disk
     report: dict[str, object] = {"rounds": args.rounds, "connections": CONNECTIONS}
     for case in args.cases.split(","):
         alone: dict[str, Callable[[], dict[str, float]]] = {

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .fetch.bundle.read import Found
     from .fetch.mirror.plan import Problem, SyncReport
     from .fetch.model import Source
-    from .fetch.transports.threads import Abort
 
 RECEIPT_NAME = "receipt.json"
 
@@ -125,7 +124,6 @@ def export_directory(
     sign_key: str,
     problems: Sequence[Problem] = (),
     warnings: tuple[str, ...] = (),
-    abort: Abort | None = None,
 ) -> ExportReport:
     """Pack a mirror directory.
 
@@ -137,7 +135,6 @@ def export_directory(
         sign_key: path of a secret key, or "".
         problems: what a sync before this could not bring.
         warnings: for the report.
-        abort: ends the packing.
 
     Raises:
         UsageError, FormatError, ConfigError, StoreError, DigestError: see `fetch.bundle.write`.
@@ -149,7 +146,7 @@ def export_directory(
     packing = survey(mirror, baseline, divided=volume_size is not None)
     contents = contents_of(packing, volume_size=volume_size, since=base)
     target = os.path.abspath(os.path.expanduser(to)) + (os.sep if to.endswith(os.sep) else "")
-    done = write_bundle(mirror, contents, target, sign, abort)
+    done = write_bundle(mirror, contents, target, sign)
     return ExportReport(
         done.id,
         base,

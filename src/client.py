@@ -421,8 +421,9 @@ class AsyncClient(Fetching):
             CachefetchError: with the code "no-candidate", no binary of the mirrors satisfies the selection.
             StoreError, DigestError, and what `sync` raises.
         """
+        from anyio import to_thread
+
         from . import bundling
-        from .fetch.transports.threads import run_abortable
 
         pack = partial(
             bundling.export_directory, to=to, volume_size=volume_size, since=since, sign_key=sign_key
@@ -431,8 +432,7 @@ class AsyncClient(Fetching):
         whole = selection.is_everything() and len(mirrors) == 1
         if whole and not staging and bundling.is_mirror_directory(mirrors[0].location):
             await self._alone(lambda: self._freshness_steps(mirrors[0]))
-            whole_mirror = partial(pack, mirrors[0].location, warnings=self._warnings())
-            return await run_abortable(lambda abort: whole_mirror(abort=abort))
+            return await to_thread.run_sync(partial(pack, mirrors[0].location, warnings=self._warnings()))
         async with bundling.staging_directory(staging, to) as place:
             report = await self._sync(selection, place, convert=convert, carried=True)
             if report.status == "no-candidate":
@@ -440,8 +440,9 @@ class AsyncClient(Fetching):
                 error = CachefetchError(message, hint="`cachefetch list` shows what the mirrors hold")
                 error.code, error.exit_code = "no-candidate", 3
                 raise error
-            staged = partial(pack, place, problems=report.problems, warnings=report.warnings)
-            return await run_abortable(lambda abort: staged(abort=abort))
+            return await to_thread.run_sync(
+                partial(pack, place, problems=report.problems, warnings=report.warnings)
+            )
 
     async def bundle_import(self, to: str, *, receipt: str = "") -> tuple[ImportReport, ...]:
         """Bring the bundles that are this client's mirrors into a mirror directory, those that others continue first.

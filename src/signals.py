@@ -43,7 +43,7 @@ _ending: Ending | None = None
 def complete() -> bool:
     """Return False when this command was interrupted; if not, no interruption ends it any more.
 
-    To be called before the result gets its name, if that is one, else when all is there: "interrupted" would be wrong.
+    To be asked before the result gets its name: "interrupted", with a whole result there, would be wrong.
     """
     return _ending is None or _ending.complete()
 

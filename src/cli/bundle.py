@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .. import signals
 from ..errors import UsageError
 from .options import add_mirrors, add_output, client_from, local_target
 from .progress import reporter_for
@@ -93,7 +92,6 @@ def _export(client: Client, args: argparse.Namespace) -> int:
 
 def _import(client: Client, args: argparse.Namespace) -> int:
     reports = client.bundle_import(args.to, receipt=args.receipt)
-    signals.complete()
     for report in reports:
         if args.json:
             document(report.to_dict())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .. import signals
 from ..errors import CachefetchError
 from ..resolver import explain
 from .options import (
@@ -105,7 +104,6 @@ def _asked(args: argparse.Namespace, client: Client) -> int:
             say(f"warning: {misfits}")
         return _show_plan(client.plan(*specs, **options), args)
     receipt = client.fetch(*specs, to=args.to, adopt=args.adopt, **options)
-    signals.complete()
     _print(receipt.with_warnings("other-host", (misfits,)) if misfits else receipt, args)
     return 0
 
@@ -166,9 +164,7 @@ def _locked(args: argparse.Namespace, client: Client) -> int:
     lock, host = read_lock(args.lock), host_from(args, client)
     if args.dry_run or args.plan:
         return _show_plan(client.plan_locked(lock, host=host), args)
-    receipt = client.fetch_locked(lock, host=host, to=args.to, adopt=args.adopt)
-    signals.complete()
-    _print(receipt, args)
+    _print(client.fetch_locked(lock, host=host, to=args.to, adopt=args.adopt), args)
     return 0
 
 

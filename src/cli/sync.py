@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 
-from .. import signals
 from ..errors import HostError, UsageError
 from .options import add_mirrors, add_output, client_from
 from .progress import reporter_for
@@ -109,7 +108,6 @@ def execute(args: argparse.Namespace) -> int:
             publish=args.publish,
             wait=args.wait,
         )
-        signals.complete()
     _print(report, args)
     return report.exit_code
 

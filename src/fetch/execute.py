@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from . import present
 from .events import Reporter
 from .limits import DEFAULT_LIMITS
 from .model import Meter
@@ -133,6 +134,8 @@ async def plan_items(
 
     async def work() -> FetchPlan:
         packages = await prove_all(session, wanted)
+        noted = list(zip(present.keys_of(wanted), wanted, packages, strict=True))
+        await session.blocking(partial(present.note, session.store, noted))  # a fetch will follow
         return await session.blocking(partial(plan_now, session, packages))
 
     return await in_time(session, work)

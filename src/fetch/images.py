@@ -55,5 +55,14 @@ def _proven(
     if wanted.node is not None:
         check_index_node(document, wanted.node, what=what)
     return VerifiedPackage(
-        wanted, image.tarball, image.config, document, source, NOT_POSSIBLE, None, stored, layout=OCI
+        wanted,
+        image.tarball,
+        image.config,
+        document,
+        source,
+        NOT_POSSIBLE,
+        None,
+        stored,
+        layout=OCI,
+        dag_hash=document.dag_hash_confirmed,
     )

@@ -116,4 +116,5 @@ def _proven(
         found.key,
         stored,
         layout=V2,
+        dag_hash=found.document.dag_hash_confirmed,
     )

@@ -198,6 +198,7 @@ def _bound(
         verified.key,
         stored,
         expires=verified.expires,
+        dag_hash=document.dag_hash_confirmed,
     )
 
 

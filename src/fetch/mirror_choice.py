@@ -45,6 +45,8 @@ class Health:
 
     def ordered(self, sources: Sequence[T], host: Callable[[T], str], mirror: Callable[[T], str]) -> list[T]:
         """Return `sources` as configured, but those that served wrong bytes last, and open hosts after them."""
+        if not self._suspects and all(state.opened is None for state in self._hosts.values()):
+            return list(sources)
         return sorted(sources, key=lambda one: (self.is_open(host(one)), mirror(one) in self._suspects))
 
     def is_open(self, host: str) -> bool:

@@ -104,7 +104,7 @@ class VerifiedPackage:
         wanted: the request.
         tarball: the payload.
         spec: the spec document as the mirror stores it: spec blob, spec file, or config of the image.
-        document: the spec document; root first.
+        read: the spec document, None where the proof rests on that of an earlier run or of a helper process.
         source: the mirror whose policy the manifest meets.
         signature: "good", "none", "not-required" or "not-possible".
         key: fingerprint of the signing key, or None.
@@ -112,12 +112,13 @@ class VerifiedPackage:
         failures: what mirrors asked before `source` did wrong.
         layout: that of the mirror which it was proven from: "v3", "v2" or "oci".
         expires: when the signature or a key of it does, Unix seconds; None for never.
+        dag_hash: True when the DAG hash was computed again and is right; False proves nothing.
     """
 
     wanted: Wanted
     tarball: BlobRef
     spec: BlobRef
-    document: SpecDocument
+    read: SpecDocument | None
     source: Source
     signature: str
     key: str | None
@@ -125,6 +126,13 @@ class VerifiedPackage:
     failures: tuple[Failure, ...] = ()
     layout: str = "v3"
     expires: float | None = None
+    dag_hash: bool = False
+
+    @property
+    def document(self) -> SpecDocument:
+        """The spec document, root first; only `prove_items` and `fetch_metadata` always have it."""
+        assert self.read is not None, "this proof was made elsewhere: its document was not read"
+        return self.read
 
 
 class Meter:

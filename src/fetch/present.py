@@ -1,28 +1,31 @@
 """What of a request is in the store already, by the notes of earlier runs (docs/decisions/0008-proof-notes.md).
 
-A package is *present* when its manifest, spec document and payload are the very files that were verified, for the same
-request and with the same trust. Nothing of them is read then: three looks at the state of a file a package. No module
-of the network is imported here.
+A package is *proven* when its manifest and spec document are the very files that were verified, for the same request
+and with the same trust, and *present* when that is so of its payload, too. Nothing of them is read then: three looks at
+the state of a file a package. No module of the network is imported here.
 """
 
 from __future__ import annotations
 
 import os
 
-from ..resolver.index.readers.manifest import spec_stem
+from ..resolver.index.readers.manifest import BlobRef, spec_stem
 from ..values import frozen
 from .events import Finished, Planned, Reporter, Reused, Verified
 from .layouts import UNKNOWN, V2, V3, kept_name
-from .model import Item, Receipt
+from .model import Item, Receipt, VerifiedPackage
 from .store.notes import subject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..resolver.model import Node
-    from .model import Source, VerifiedPackage, Wanted
+    from .model import Source, Wanted
     from .store.cas import Store
+
+
+_FIELDS = 10  # of a note about a package
 
 
 @frozen
@@ -76,29 +79,23 @@ def note(store: Store, proven: Iterable[tuple[str, Wanted, VerifiedPackage]]) ->
                 str(package.tarball.size),
                 package.signature,
                 package.key or "-",
-                str(int(package.document.dag_hash_confirmed)),
+                str(int(package.dag_hash)),
                 until=package.expires,
             )
     store.notes.flush()
 
 
-def receipt(
-    store: Store,
-    found: Sequence[Present],
-    to: str | None,
-    reporter: Reporter,
-    check: Callable[[], None] = lambda: None,
-) -> Receipt:
+def receipt(store: Store, found: Sequence[Present], to: str | None, reporter: Reporter) -> Receipt:
     """Return the receipt of a run that finds all packages present; with `to`, link the payloads there.
 
     Raises:
-        StoreError: they cannot be linked; no space. What `check` raises, see `link_out`.
+        StoreError: they cannot be linked; no space.
     """
     tell(reporter, found, 1)
     reporter.on_event(Planned(0, len(found), len(found), 0))
     if to is not None:
         store.require_space_out(to, sum({one.sha256: one.size for one in found}.values()))
-    items = tuple([item(store, one, to, check) for one in found])
+    items = tuple([item(store, one, to) for one in found])
     store.notes.flush()
     reporter.on_event(Finished(0, len(items), 0))
     return Receipt(items, 0)
@@ -112,13 +109,13 @@ def tell(reporter: Reporter, found: Sequence[Present], first: int) -> None:
             reporter.on_event(Reused(number, str(one.wanted), one.path))
 
 
-def item(store: Store, one: Present, to: str | None, check: Callable[[], None] = lambda: None) -> Item:
+def item(store: Store, one: Present, to: str | None) -> Item:
     """Return the entry of the receipt; with `to`, link the payload there.
 
     Raises:
-        StoreError: it cannot be linked. What `check` raises, see `link_out`.
+        StoreError: it cannot be linked.
     """
-    path = one.path if to is None else link_out(store, one.wanted, one.sha256, to, check)
+    path = one.path if to is None else link_out(store, one.wanted, one.sha256, to)
     wanted = one.wanted
     return Item(
         wanted.name,
@@ -135,24 +132,18 @@ def item(store: Store, one: Present, to: str | None, check: Callable[[], None] =
     )
 
 
-def link_out(
-    store: Store, wanted: Wanted, sha256: str, to: str, check: Callable[[], None] = lambda: None
-) -> str:
-    """Link a payload into the directory `to` under the name of its package; return the path.
-
-    Raises:
-        StoreError: it cannot be linked. What `check` raises, which is asked between pieces where it is copied.
-    """
+def link_out(store: Store, wanted: Wanted, sha256: str, to: str) -> str:
+    """Link a payload into the directory `to` under the name of its package; return the path. Raises StoreError."""
     stem = spec_stem(wanted.name, wanted.version, wanted.hash)
     path = os.path.join(os.path.abspath(to), f"{stem}.spack")
-    store.link_out(sha256, path, check)
+    store.link_out(sha256, path)
     return path
 
 
 def trace(store: Store, wanted: Wanted, key: str) -> str:
     """Return what changes when another process proves a package that is not present, and as its payload grows."""
     fields = store.notes.get(key)
-    if fields is None or len(fields) != 10:
+    if fields is None or len(fields) != _FIELDS:
         return store.manifest_state(kept_name(wanted, V3))
     return store.part_state(fields[5])
 
@@ -160,7 +151,7 @@ def trace(store: Store, wanted: Wanted, key: str) -> str:
 def find(store: Store, wanted: Wanted, key: str) -> Present | None:
     """Return what the notes know of a package, None where it has to be proven or fetched."""
     fields = store.notes.get(key)
-    if fields is None or len(fields) != 10:
+    if fields is None or len(fields) != _FIELDS:
         return None
     rank, manifest, document, spec, spec_size, blob, size, signature, fingerprint, dag_hash = fields
     place = store.blob_state(blob)
@@ -179,11 +170,42 @@ def find(store: Store, wanted: Wanted, key: str) -> Present | None:
         spec,
         int(spec_size),
         signature,
-        None if fingerprint == "-" else fingerprint,
+        _signer(fingerprint),
         dag_hash == "1",
         place[0].path,
         place[0].origin,
     )
+
+
+def proven(store: Store, wanted: Wanted, key: str) -> VerifiedPackage | None:
+    """Return the proof of an earlier run for a package whose payload is not here; its document was not read.
+
+    None also where a mirror has layout 2: it takes the document to tell where such a mirror has the payload.
+    """
+    fields = store.notes.get(key)
+    if fields is None or len(fields) != _FIELDS or any(source.layout == V2 for source in wanted.sources):
+        return None
+    rank, manifest, document, spec, spec_size, blob, size, signature, fingerprint, dag_hash = fields
+    described = store.blob_state(spec)
+    if described is None or described[1] != document:
+        return None
+    if store.manifest_state(kept_name(wanted, V3)) != manifest:
+        return None
+    return VerifiedPackage(
+        wanted,
+        BlobRef("", blob, int(size), ""),
+        BlobRef("", spec, int(spec_size), ""),
+        None,
+        wanted.sources[int(rank)],
+        signature,
+        _signer(fingerprint),
+        stored=True,
+        dag_hash=dag_hash == "1",
+    )
+
+
+def _signer(field: str) -> str | None:
+    return None if field == "-" else field
 
 
 class _Keys:

@@ -12,12 +12,15 @@ import hashlib
 from functools import partial
 
 from ..errors import FormatError
+from ..resolver.index.readers.manifest import BlobRef
 from ..values import changed
 from .asking import Asking
 from .events import Started, Stored, Verified
 from .failures import SOURCE_ERRORS, caveats
-from .layouts import payload_url
+from .helper import in_halves
+from .layouts import V2, V3, kept_name, payload_url
 from .metadata import from_mirror, lock_key, stored
+from .model import VerifiedPackage
 from .payload import Delivered, Payload, wrong_digest, wrong_size
 from .resume import PartInfo
 from .session import Small
@@ -29,8 +32,9 @@ from .transports.threads import Crew
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from typing import Any
 
-    from .model import Source, VerifiedPackage, Wanted
+    from .model import Source, Wanted
     from .session import Session
     from .store.cas import Store
     from .store.lease import Lease
@@ -51,10 +55,11 @@ async def prove_quickly(
         StoreError: the store cannot be used.
     """
     proofs = _Proofs(session)
+    todo = range(len(wanted)) if todo is None else frozenset(todo)
     made = [
         (source, lambda number=number, one=one, source=source: proofs.prove(number, one, source))
         for number, one in enumerate(wanted)
-        if todo is None or number in todo
+        if number in todo
         for source in session.in_order(one.sources)[:1]
     ]
     try:
@@ -78,17 +83,66 @@ async def deliver_quickly(
     limits = session.limits
     if limits.rate_bytes_per_s:  # to keep the pace is to sleep, and one thread for all cannot
         return {}
+    todo = range(len(packages)) if todo is None else frozenset(todo)
     async with _storing(session) as batches:
         payloads = _Payloads(session, batches)
         made = [
             (source, lambda number=number, one=one, source=source: payloads.bring(number, one, source))
             for number, one in enumerate(packages)
-            if one.tarball.size <= limits.small_bytes and (todo is None or number in todo)
+            if one.tarball.size <= limits.small_bytes and number in todo
             for source in session.in_order([one.source, *one.wanted.sources])[:1]
         ]
         await run(session, made, min(limits.blob_connections, limits.blobs_per_host))
     session.meter.network_bytes += payloads.received
     return payloads.results
+
+
+async def prove_in_halves(
+    session: Session, wanted: Sequence[Wanted], todo: Sequence[int]
+) -> dict[int, VerifiedPackage]:
+    """Do as `prove_quickly`, many packages in two processes: the documents that the other one reads stay there."""
+    store = session.store
+    if any(source.layout == V2 for one in wanted for source in one.sources):
+        return await prove_quickly(
+            session, wanted, todo
+        )  # it takes the document to tell where such payloads are
+
+    def pack(one: VerifiedPackage) -> tuple[object, ...] | None:
+        if one.layout == V2 or one.failures:
+            return None
+        rank = next(n for n, source in enumerate(one.wanted.sources) if source is one.source)
+        identities = (store.identities.get(kept_name(one.wanted, V3)), store.identities.get(one.spec.sha256))
+        refs = [(ref.media_type, ref.sha256, ref.size, ref.compression) for ref in (one.tarball, one.spec)]
+        rest = (one.signature, one.key, one.stored, (), one.layout, one.expires, one.dag_hash)
+        return identities, refs, rank, rest
+
+    def unpack(number: int, fields: Any) -> VerifiedPackage:
+        (manifest, document), (tarball, spec), rank, rest = fields
+        one = wanted[number]
+        if manifest and document:
+            store.identities[kept_name(one, V3)], store.identities[spec[1]] = manifest, document
+        return VerifiedPackage(one, BlobRef(*tarball), BlobRef(*spec), None, one.sources[rank], *rest)
+
+    return await in_halves(session, wanted, todo, partial(prove_quickly, session, wanted), pack, unpack)
+
+
+async def deliver_in_halves(
+    session: Session, packages: Sequence[VerifiedPackage], todo: Sequence[int]
+) -> dict[int, Delivered]:
+    """Do as `deliver_quickly`, many packages in two processes."""
+    most = session.limits.small_bytes
+    small = [number for number in todo if packages[number].tarball.size <= most]
+
+    def pack(one: Delivered) -> tuple[object, ...] | None:
+        return None if one.warnings else (one.path, one.origin, one.mirror, ())
+
+    def unpack(number: int, fields: Any) -> Delivered:
+        return Delivered(packages[number], *fields)
+
+    asked_for = [one.wanted for one in packages]
+    return await in_halves(
+        session, asked_for, small, partial(deliver_quickly, session, packages), pack, unpack
+    )
 
 
 @contextlib.asynccontextmanager

@@ -118,16 +118,14 @@ class Run:
         session, request = self.session, self._request
         if self._work is None and None in self._known:
             self._ahead = await wait_for_same(session, request, self._known)
-            await session.blocking(self._see)
+            if self._ahead is None or await session.blocking(session.store.notes.refresh):
+                await session.blocking(self._see)
         here = [one for one in self._known if one is not None]
         if len(here) == len(self._known):
             request.accept(here)
-
-            def tell(check: Callable[[], None] = lambda: None) -> Receipt:
-                return present.receipt(session.store, here, request.to, session.reporter, check)
-
-            # Before there is a loop Ctrl-C comes here, and no thread is needed to see it.
-            return await session.in_thread(lambda abort: tell(abort.check)) if session.in_loop else tell()
+            return await session.blocking(
+                lambda: present.receipt(session.store, here, request.to, session.reporter)
+            )
         if self._work is None:
             from .work import Work
 

@@ -43,11 +43,11 @@ async def deliver_streams(
         StoreError: no space or no permission.
     """
     limits, streams = session.limits, _Streams(session)
-    together = session.fit_together(packages)
+    together, todo = session.fit_together(packages), frozenset(todo)
     made = [
         (source, lambda number=number, one=one, source=source: streams.bring(number, one, source))
         for number, one in enumerate(packages)
-        if number in todo and limits.small_bytes < one.tarball.size < limits.split_bytes
+        if limits.small_bytes < one.tarball.size < limits.split_bytes and number in todo
         if together or one.layout != V2
         for source in session.in_order([one.source, *one.wanted.sources])[:1]
         if source.network  # a directory may share its bytes

@@ -13,20 +13,20 @@ from ..errors import CachefetchError
 from . import aio, present
 from .adopt import adopt as take_in
 from .aio import LoopNeeded
-from .events import Finished, Planned, Waiting
+from .events import Finished, Planned, Verified, Waiting
 from .failures import SOURCE_ERRORS, for_run, unique
 from .layouts import V2
 from .metadata import prove
 from .model import Caveat, Item, Receipt
 from .payload import deliver
 from .plan import plan, room_needed
-from .quick import deliver_quickly, prove_quickly
+from .quick import deliver_in_halves, prove_in_halves, prove_quickly
 from .streams import deliver_large, deliver_streams
 from .verify.policy import NOT_POSSIBLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from typing import TypeVar
 
     from .model import VerifiedPackage, Wanted
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from .run import Request
     from .session import Session
     from .store.cas import Store, Stored
-    from .transports.threads import Abort
 
     T = TypeVar("T")
     R = TypeVar("R")
@@ -56,7 +55,8 @@ class Work:
         self._here = [one for one in known if one is not None]
         self._absent = [one for one, here in zip(request.wanted, known, strict=True) if here is None]
         self._keys = [key for key, here in zip(request.keys, known, strict=True) if here is None]
-        self._proofs: dict[int, VerifiedPackage] = {}
+        found = (present.proven(session.store, *pair) for pair in zip(self._absent, self._keys, strict=True))
+        self._proofs = {number: one for number, one in enumerate(found) if one is not None}
         self._packages: tuple[VerifiedPackage, ...] | None = None  # once all are proven
         self._delivered: dict[int, Delivered] = {}
         self._adopted: tuple[Caveat, ...] = ()
@@ -68,7 +68,7 @@ class Work:
         Raises:
             LoopNeeded: the rest needs an event loop, and there is none. CachefetchError: see `Run.finish`.
         """
-        session, store = self.session, self.session.store
+        session, store, to = self.session, self.session.store, self._request.to
         try:
             await self._once("tell", self._tell)
             packages = await self._prove()
@@ -76,26 +76,15 @@ class Work:
             await self._once("adopt", partial(self._take_in, packages))
             await self._once("plan", partial(self._plan, packages))
             delivered = await self._deliver(packages)
-            items = await session.in_thread(partial(self._items, delivered))
+            items = await session.blocking(lambda: [_item(session, one, to) for one in delivered])
             await self._note([one.package for one in delivered], packages)
         finally:
             store.notes.flush()
+        got = iter(items)
+        items = [next(got) if one is None else present.item(store, one, to) for one in self._known]
         warnings = self._adopted + unique([warning for one in delivered for warning in _warnings(one)])
         session.emit(Finished(0, len(items), session.meter.network_bytes))
-        return Receipt(items, session.meter.network_bytes, warnings)
-
-    def _items(self, delivered: Sequence[Delivered], abort: Abort) -> tuple[Item, ...]:
-        """Return the entries of the receipt, in the order of what was asked for; with `to`, link the payloads there."""
-        store, to = self.session.store, self._request.to
-        got = iter(delivered)
-        items: list[Item] = []
-        for one in self._known:
-            abort.check()
-            if one is None:
-                items.append(_item(store, next(got), to, abort.check))
-            else:
-                items.append(present.item(store, one, to, abort.check))
-        return tuple(items)
+        return Receipt(tuple(items), session.meter.network_bytes, warnings)
 
     async def _once(self, step: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do a step that was not done before the loop."""
@@ -104,11 +93,13 @@ class Work:
             self._done.add(step)
 
     async def _tell(self) -> None:
+        for number, one in self._proofs.items():
+            self.session.emit(Verified(number + 1, str(one.wanted), one.signature, one.key))
         present.tell(self.session.reporter, self._here, len(self._absent) + 1)
 
     async def _prove(self) -> tuple[VerifiedPackage, ...]:
         async def quickly() -> None:
-            await self._quickly(self._proofs, partial(prove_quickly, self.session, self._absent))
+            await self._quickly(self._proofs, partial(prove_in_halves, self.session, self._absent))
 
         await self._once("prove", quickly)
         if self._packages is None:
@@ -157,7 +148,7 @@ class Work:
                     session.room.expect(one.tarball.sha256, one.tarball.size)
 
         async def quickly() -> None:
-            for bring in (deliver_quickly, deliver_streams, deliver_large):
+            for bring in (deliver_in_halves, deliver_streams, deliver_large):
                 keep_room()
                 await self._quickly(self._delivered, partial(bring, session, packages), waiting)
 
@@ -174,12 +165,12 @@ class Work:
     async def _quickly(
         self,
         results: dict[int, R],
-        bring: Callable[[Collection[int]], Awaitable[dict[int, R]]],
+        bring: Callable[[Sequence[int]], Awaitable[dict[int, R]]],
         waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Go a quick way; where there is no loop yet, again for what other processes were at: `waiting` tells that."""
         session = self.session
-        todo: Collection[int] = {n for n in range(len(self._absent)) if n not in results}
+        todo = [n for n in range(len(self._absent)) if n not in results]
         busy: dict[int, str] = {}
         told: set[int] = set()
         wait_s = session.limits.lock_poll_s
@@ -192,7 +183,7 @@ class Work:
             for number in busy.keys() - told:
                 waiting(number)
                 told.add(number)
-            todo = ()
+            todo = []
             while busy and not todo:
                 await session.rest(wait_s * (0.5 + session.clockwork.random()))
                 wait_s = min(2 * wait_s, session.limits.lock_poll_cap_s)
@@ -267,9 +258,9 @@ def _warnings(one: Delivered) -> tuple[Caveat, ...]:
     return (*one.warnings, Caveat("no-signatures", message, mirror))
 
 
-def _item(store: Store, one: Delivered, to: str | None, check: Callable[[], None]) -> Item:
+def _item(session: Session, one: Delivered, to: str | None) -> Item:
     package, wanted, blob = one.package, one.package.wanted, one.package.tarball
-    path = one.path if to is None else present.link_out(store, wanted, blob.sha256, to, check)
+    path = one.path if to is None else present.link_out(session.store, wanted, blob.sha256, to)
     return Item(
         wanted.name,
         wanted.version,
@@ -281,7 +272,7 @@ def _item(store: Store, one: Delivered, to: str | None, check: Callable[[], None
         path,
         package.signature,
         package.key,
-        package.document.dag_hash_confirmed,
+        package.dag_hash,
     )
 
 

@@ -1,6 +1,7 @@
 """A process of its own that fetches: ``python -m tests.faults.worker STORE URL NAME:VERSION:HASH...``
 
-With NO_LOCKS in the environment all locks fail; SITE names a read-only layer.
+With NO_LOCKS in the environment all locks fail; SITE names a read-only layer; HELPER_FROM is the number of packages
+from which on a second process takes half of them; with EVENTS stderr tells all events and the start of that process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import anyio
 from tests.faults.mirror import unsigned
 
 from cachefetch.errors import CachefetchError
+from cachefetch.fetch import helper
 from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Event, Reporter, Waiting
 from cachefetch.fetch.execute import new_run
@@ -25,9 +27,12 @@ from cachefetch.fetch.transports import Transports
 
 
 class _Waits(Reporter):
-    """Says on stderr that this process waits for another one."""
+    """Says on stderr that this process waits for another one, or all there is to say."""
 
     def on_event(self, event: Event) -> None:
+        if "EVENTS" in os.environ:
+            print(type(event).__name__, event.transfer, file=sys.stderr, flush=True)
+            return
         if isinstance(event, Waiting):
             print("waits", event.spec, file=sys.stderr, flush=True)
 
@@ -70,4 +75,8 @@ def main(store: str, url: str, packages: list[str]) -> int:
 if __name__ == "__main__":
     if "NO_LOCKS" in os.environ:
         without_locks()
+    if "HELPER_FROM" in os.environ:
+        helper.ENOUGH = int(os.environ["HELPER_FROM"])
+    if "EVENTS" in os.environ:
+        os.register_at_fork(after_in_parent=lambda: print("helper", file=sys.stderr, flush=True))
     sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

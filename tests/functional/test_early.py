@@ -43,17 +43,6 @@ def test_a_fetch_over_http_that_goes_well_loads_no_event_loop(
     assert {item["from"] for item in receipt["items"]} == {"network"}
     loaded = {line for line in done.stderr.split() if line.startswith(tuple(LOOP))}
     assert {name for name in loaded if name.partition(".")[0] in LOOP} == set()
-    assert "encodings.idna" not in done.stderr.split()
-
-
-def test_a_fetch_of_what_is_present_loads_nothing_that_proves_or_moves(
-    repository: Path, tmp_path: Path
-) -> None:
-    words = ["fetch", "py-multidict@6.1.0", "-m", str(MIRROR), "--unsigned", *DEBIAN, "--json"]
-    first, again = (run(repository, tmp_path, *words).stderr.split() for _ in range(2))
-    heavy = {"cachefetch.fetch.work", "cachefetch.fetch.metadata", "cachefetch.fetch.quick"}
-    assert heavy <= set(first)
-    assert not (heavy | {"socket", "ctypes", "pysequoia"}) & set(again)
 
 
 def test_what_fails_at_first_goes_on_in_a_loop_and_nothing_else_is_asked_for_twice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,10 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.faults.mirror import unsigned, write_package
+from tests.faults.run import fetch as engine_fetch
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 from tests.test_import_time import PROGRAM
 
+from cachefetch.fetch import metadata, quick
+from cachefetch.fetch.execute import plan_items
+from cachefetch.fetch.limits import Limits
+from cachefetch.fetch.model import Failure, VerifiedPackage, Wanted
+from cachefetch.fetch.session import Session
 from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.transports import Transports
 
 Cli = Callable[..., Done]
 NETWORK = {"anyio", "asyncio", "httpx", "httpcore", "ssl", "socket", "tenacity", "concurrent"}
@@ -172,3 +181,33 @@ def test_a_store_without_a_place_for_notes_works(cli: Cli, store: Path) -> None:
     (store / "proofs").unlink()
     (store / "proofs").mkdir()
     assert without_origin(fetch(cli)) == without_origin(first)
+
+
+def test_what_a_dry_run_proved_is_not_proven_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, store = str(tmp_path / "mirror"), tmp_path / "engine"
+    packages = [write_package(root, f"p{i}", 1000 + i) for i in range(4)]
+    wanted = [package.wanted(unsigned("m", root)) for package in packages]
+    limits = Limits()
+    planned = plan_items(wanted, store=Store(str(store)), transports=Transports(limits))
+    assert [step.stored for step in asyncio.run(planned).steps] == [None] * 4
+    asked: list[str] = []
+    real = metadata.stored
+
+    def proving(session: Session, one: Wanted, failures: list[Failure]) -> VerifiedPackage | None:
+        asked.append(one.name)
+        return real(session, one, failures)
+
+    monkeypatch.setattr(quick, "stored", proving)
+    changed = next((store / "manifests").glob("p2-*"))
+    changed.chmod(0o644)
+    changed.write_bytes(changed.read_bytes() + b" ")
+    receipt = engine_fetch(wanted, store)
+    assert set(asked) == {"p2"}, "only what was changed"
+    assert {item.origin for item in receipt.items} == {"network"}
+    assert [item.sha256 for item in receipt.items] == [package.sha256 for package in packages]
+    asked.clear()
+    for path in (store / "sha256").rglob(packages[0].sha256):
+        path.unlink()
+    other = [package.wanted(unsigned("m", root), unsigned("n", root)) for package in packages]
+    engine_fetch(other, store)
+    assert set(asked) == {p.name for p in packages}, "another trust is another question"

@@ -5,13 +5,11 @@ What SIGKILL left goes with the next run.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,39 +190,3 @@ def test_where_sigterm_is_ignored_it_stays_so(tmp_path: Path, large: list[str]) 
     code, _ = signalled(process, lambda: list(out.glob(f"{PREFIX}*/tree/*")))
     assert code == 0
     assert os.listdir(out) == ["demo"]
-
-
-def test_bundle_export_stops_at_once(tmp_path: Path) -> None:
-    """It was written to its end first, and then said to be interrupted."""
-    node = make_node("demo")
-    write_tarball(tmp_path / "m", node, os.urandom(400 << 20))
-    write_index(tmp_path / "m", node)
-    to = tmp_path / "out" / "m.bundle"
-    process = start(tmp_path, "bundle", "export", "--from", str(tmp_path / "m"), "--to", str(to))
-    code, told = signalled(process, lambda: list(to.parent.glob("m.bundle.part")))
-    assert (code, told.splitlines()[-1]) == (143, "terminated")
-    assert os.listdir(to.parent) == []
-
-
-@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs a second file system")
-def test_fetch_to_another_file_system_stops_at_once(tmp_path: Path) -> None:
-    package = write_package(str(tmp_path / "m"), "big", 300 << 20)
-    words = ["fetch", f"big@=1.0/{package.hash}", "--no-deps", "--unsigned", "-m", str(tmp_path / "m")]
-    with start(tmp_path, *words) as process:
-        assert process.wait(timeout=60) == 0
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
-        # An option that is for the loop: the copy is made in one of its threads.
-        process = start(tmp_path, *words, "--deadline", "60", "--to", other)
-        code, told = signalled(process, lambda: other_bytes(other, process.pid) > 1 << 20)
-        assert (code, told.splitlines()[-1]) == (143, "terminated")
-        assert os.listdir(other) == []
-
-
-def other_bytes(directory: str, pid: int) -> int:
-    """Return the size of the files below a directory that a process has open, with or without a name."""
-    found = 0
-    with contextlib.suppress(OSError):
-        for one in Path(f"/proc/{pid}/fd").iterdir():
-            if os.readlink(one).startswith(directory):
-                found += one.stat().st_size
-    return found

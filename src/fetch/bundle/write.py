@@ -21,7 +21,6 @@ from ..mirror.destination import list_manifests, list_other_manifests
 from ..mirror.plan import Problem
 from ..mirror.records import Records, record_node
 from ..store import files as store_files
-from ..transports.threads import Abort
 from ..verify.openpgp import is_signed, split_cleartext
 from .format import (
     HEADER_NAME,
@@ -208,9 +207,7 @@ def contents_of(packing: Packing, *, volume_size: int | None, since: str) -> Con
     return lay_out(packing.common, packing.packages, volume_size=volume_size, since=since)
 
 
-def write_bundle(
-    mirror: str, contents: Contents, to: str, sign: Sign | None = None, abort: Abort | None = None
-) -> Exported:
+def write_bundle(mirror: str, contents: Contents, to: str, sign: Sign | None = None) -> Exported:
     """Write the volumes that are not there yet.
 
     Args:
@@ -218,10 +215,8 @@ def write_bundle(
         contents: from `contents_of`.
         to: a file name that ends in ``.bundle``, or a directory, where the name is made from the bundle's id.
         sign: signs the header of each volume; None leaves it unsigned.
-        abort: ends the writing, until the last volume gets its name.
 
     Raises:
-        Aborted: `abort` came.
         DigestError, TruncatedError: a file of the mirror is not what its manifest says; nothing of that volume stays.
         StoreError: no space, or no permission; run the same again to continue with this volume.
     """
@@ -231,16 +226,14 @@ def write_bundle(
         to = os.path.join(to, f"mirror-{id_[:12]}{SUFFIX}")
     directory, name = os.path.split(os.path.abspath(to))
     paths = [os.path.join(directory, one) for one in volume_names(name, contents.volumes)]
-    volumes = list(enumerate(paths, start=1))
-    todo = [volume for volume, path in volumes if not _is_there(path, id_, volume, contents)]
-    abort = abort or Abort()
-    written = 0
-    for volume, path in volumes:
-        if volume in todo:
-            head = _head(Header(id_, len(text), volume, contents.volumes), text, sign)
-            commit = abort.commit if volume == todo[-1] else abort.check
-            written += _write_volume(mirror, contents, volume, path, head, abort.check, commit)
-    return Exported(id_, tuple(paths), len(volumes) - len(todo), written)
+    kept = written = 0
+    for volume, path in enumerate(paths, start=1):
+        head = _head(Header(id_, len(text), volume, contents.volumes), text, sign)
+        if _is_there(path, id_, volume, contents):
+            kept += 1
+            continue
+        written += _write_volume(mirror, contents, volume, path, head)
+    return Exported(id_, tuple(paths), kept, written)
 
 
 def _head(header: Header, text: bytes, sign: Sign | None) -> bytes:
@@ -263,16 +256,7 @@ def _is_there(path: str, id_: str, volume: int, contents: Contents) -> bool:
     return (found.header.id, found.header.volume) == (id_, volume) and os.path.getsize(path) == size
 
 
-def _write_volume(
-    mirror: str,
-    contents: Contents,
-    volume: int,
-    path: str,
-    head: bytes,
-    check: Callable[[], None],
-    commit: Callable[[], None],
-) -> int:
-    """Write a volume; `check` is called between pieces, `commit` before it gets its name. Return its size."""
+def _write_volume(mirror: str, contents: Contents, volume: int, path: str, head: bytes) -> int:
     temporary = f"{path}.part"
     size = volume_bytes(contents, volume, len(head))
     try:
@@ -285,12 +269,11 @@ def _write_volume(
                 file.write(head)
                 for entry, start, piece in contents.of_volume(volume):
                     file.write(member_header(piece_name(entry, start), piece.length))
-                    _copy(mirror, entry.file, start, piece.length, file, check)
+                    _copy(mirror, entry.file, start, piece.length, file)
                     file.write(bytes(padding(piece.length)))
                 file.write(bytes(size - file.tell()))
                 file.flush()
                 os.fsync(file.fileno())
-            commit()
             os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -299,9 +282,7 @@ def _write_volume(
     return size
 
 
-def _copy(
-    mirror: str, wanted: File, start: int, length: int, out: BinaryIO, check: Callable[[], None]
-) -> None:
+def _copy(mirror: str, wanted: File, start: int, length: int, out: BinaryIO) -> None:
     """Copy a piece of a file; a file that goes out in one piece is hashed, the last piece hashes all of it."""
     place = os.path.join(mirror, wanted.path)
     with open_regular(place) as file:
@@ -309,14 +290,12 @@ def _copy(
         last = start + length == wanted.size
         while last and (before := start - file.tell()) > 0 and (data := file.read(min(_CHUNK, before))):
             digest.update(data)
-            check()
         file.seek(start)
         left = length
         while left and (data := file.read(min(_CHUNK, left))):
             digest.update(data)
             out.write(data)
             left -= len(data)
-            check()
     context = {"file": wanted.path}
     hint = "repair the mirror first: `cachefetch verify DIR --repair --from MIRROR`"
     if left:

@@ -107,7 +107,7 @@ async def prove_selection(
             )
         found = destination.adopt(found)
         root = SpecDocument(found.document.nodes[:1], {}, found.document.format, False)
-        return replace(found, document=root)
+        return replace(found, read=root)
 
     async def one(number: int, package: Wanted) -> VerifiedPackage:
         found = quick.pop(number, None)

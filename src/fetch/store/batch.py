@@ -7,7 +7,6 @@ is given when the bytes are on the disk, so that a power cut leaves whole files 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 import time
@@ -215,21 +214,20 @@ class Syncer:
     """Brings files of one file system to the disk."""
 
     def __init__(self) -> None:
-        self._slow = False
+        self._together = _syncfs()
 
     def __call__(self, descriptors: Sequence[int]) -> None:
         """Sync the files. Raises OSError."""
-        together = None if self._slow or len(descriptors) < _FEW else _syncfs()
-        if together is None:
+        if self._together is None or len(descriptors) < _FEW:
             for descriptor in descriptors:
                 os.fsync(descriptor)
             return
         start = time.monotonic()
-        together(descriptors[0])
-        self._slow = time.monotonic() - start > _SLOW_S
+        self._together(descriptors[0])
+        if time.monotonic() - start > _SLOW_S:
+            self._together = None
 
 
-@functools.cache  # `ctypes` takes 2 ms to load, and most fetches have no batch of small payloads
 def _syncfs() -> Callable[[int], None] | None:
     """Return ``syncfs``, where it is and tells of errors (Linux 5.8)."""
     system = os.uname()

@@ -32,7 +32,7 @@ from .part import PartWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,239}")
@@ -72,8 +72,13 @@ class Store:
         self.notes = Notes(places if self.keeps_notes else ())
         self.identities: dict[str, str] = {}
         self._leases = False  # True once the file system turned out to have no locks
-        self._locks = Locks(locks or os.path.join(self.root, "locks"), partial(self._partial, kind="lock"))
+        self._lock_file = locks or os.path.join(self.root, "locks")
+        self.separate()
         self._layers = ((self.root, "store"), *((os.path.abspath(path), "site") for path in site))
+
+    def separate(self) -> None:
+        """Take locks of one's own: for a new process that is a copy of another one, which keeps those it has."""
+        self._locks = Locks(self._lock_file, partial(self._partial, kind="lock"))
 
     def path(self, sha256: str) -> str:
         """Return where the blob is or would be in the writable layer."""
@@ -211,15 +216,16 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        path = self._partial(key, "lease")
-        with files.store_errors(path):
-            if not self._leases:
+        if not self._leases:
+            with files.store_errors(self._lock_file):
                 try:
                     return self._locks.try_lock(key)
                 except OSError as error:
                     if error.errno not in NO_LOCKS:
                         raise
-                self._leases = True
+            self._leases = True
+        path = self._partial(key, "lease")
+        with files.store_errors(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return try_lease(path)
 
@@ -308,8 +314,8 @@ class Store:
             if not files.same_device(self.root, directory):
                 files.require_space(os.path.abspath(directory), size)
 
-    def link_out(self, sha256: str, destination: str, check: Callable[[], None] = lambda: None) -> None:
-        """Make `destination` a hard link, a reflink or (last) a copy of the blob, atomically; `check` may end that."""
+    def link_out(self, sha256: str, destination: str) -> None:
+        """Make `destination` a hard link, a reflink or (last) a copy of the blob, atomically."""
         stored = self.locate(sha256)
         if stored is None:
             raise StoreError(
@@ -319,7 +325,7 @@ class Store:
             )
         with files.store_errors(destination), open_regular(stored.path) as file:
             known = self.noted(sha256, identity(os.fstat(file.fileno())))
-            files.link_or_copy(stored.path, destination, stored.size, check)
+            files.link_or_copy(stored.path, destination, stored.size)
             if known:  # a new link changes the identity of the file, not its bytes
                 self.note(sha256, os.fstat(file.fileno()))
 

@@ -321,18 +321,15 @@ def give_name(descriptor: int, path: str) -> os.stat_result | None:
     return os.fstat(descriptor)
 
 
-def link_or_copy(source: str, destination: str, size: int, check: Callable[[], None] = lambda: None) -> None:
-    """Make `destination` share the bytes of `source`: hard link, else reflink, else a synced copy; atomic.
-
-    `check` is called between the pieces of a copy; what it raises ends it.
-    """
+def link_or_copy(source: str, destination: str, size: int) -> None:
+    """Make `destination` share the bytes of `source`: hard link, else reflink, else a synced copy; atomic."""
     directory = os.path.dirname(os.path.abspath(destination))
     os.makedirs(directory, exist_ok=True)
     info = stat_or_none(destination)
     if info is not None and os.path.samestat(info, os.stat(source)):
         return  # renaming a link over a link to the same file would leave both
-    if not _hard_link(source, destination) and not _copy_unnamed(source, destination, size, check):
-        _copy_named(source, destination, size, check)
+    if not _hard_link(source, destination) and not _copy_unnamed(source, destination, size):
+        _copy_named(source, destination, size)
 
 
 def _hard_link(source: str, destination: str) -> bool:
@@ -368,13 +365,13 @@ def _beside(path: str, suffix: str) -> str:
     return os.path.join(os.path.dirname(os.path.abspath(path)), f".{os.path.basename(path)[:200]}.{suffix}")
 
 
-def _copy_unnamed(source: str, destination: str, size: int, check: Callable[[], None]) -> bool:
+def _copy_unnamed(source: str, destination: str, size: int) -> bool:
     """Copy into a file that gets its name at the end: a killed copy leaves nothing. False where there are none such."""
     descriptor = write_unnamed(destination, b"", 0o644)
     if descriptor is None:
         return False
     with open(descriptor, "wb") as write:
-        _clone_or_copy(source, write, destination, size, check)
+        _clone_or_copy(source, write, destination, size)
         if give_name(descriptor, destination) is not None:
             return True
         try:
@@ -384,7 +381,7 @@ def _copy_unnamed(source: str, destination: str, size: int, check: Callable[[], 
             return False
 
 
-def _copy_named(source: str, destination: str, size: int, check: Callable[[], None]) -> None:
+def _copy_named(source: str, destination: str, size: int) -> None:
     """Copy into a file with a name that the next copy uses again, should this one be killed."""
     temporary = _beside(destination, "tmp")
     descriptor = _open_alone(temporary)
@@ -392,7 +389,7 @@ def _copy_named(source: str, destination: str, size: int, check: Callable[[], No
         with open(descriptor, "wb") as write:
             try:
                 write.truncate(0)
-                _clone_or_copy(source, write, temporary, size, check)
+                _clone_or_copy(source, write, temporary, size)
                 os.replace(temporary, destination)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -402,7 +399,7 @@ def _copy_named(source: str, destination: str, size: int, check: Callable[[], No
     with _replacing(destination) as temporary:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(temporary, flags, 0o644), "wb") as write:
-            _clone_or_copy(source, write, temporary, size, check)
+            _clone_or_copy(source, write, temporary, size)
 
 
 def _open_alone(path: str) -> int | None:
@@ -423,13 +420,13 @@ def _open_alone(path: str) -> int | None:
     return None
 
 
-def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int, check: Callable[[], None]) -> None:
+def _clone_or_copy(source: str, write: BinaryIO, path: str, size: int) -> None:
     with open(source, "rb") as read:
         if not reflink(read.fileno(), write.fileno()):
             require_space(path, size)
-            while data := read.read(1 << 20):
-                check()
-                write.write(data)
+            import shutil  # with its archive formats: only copies need it
+
+            shutil.copyfileobj(read, write, 1 << 20)
         write.flush()
         os.fsync(write.fileno())
 

@@ -95,12 +95,13 @@ class Notes:
             self._lines[key.encode()] = line
             self._new.append(line)
 
-    def refresh(self) -> None:
-        """Read what was noted since the last time, by any process."""
-        if not self._scope:
-            return
-        with self._mutex, contextlib.suppress(OSError):
-            self._refresh()
+    def refresh(self) -> bool:
+        """Read what was noted since the last time, by any process; False when that is nothing."""
+        before = self._read
+        if self._scope:
+            with self._mutex, contextlib.suppress(OSError):
+                self._refresh()
+        return self._read != before
 
     def flush(self) -> None:
         """Write the new notes: all in one piece, so that those of several processes do not mix."""

@@ -128,6 +128,7 @@ _NO_PORT = re.compile(r"[^/:\[]*:(?!\d{0,5}(?:/|$))")
 _HOST = re.compile(r"://(?:[^/?#]*@)?([^/?#]*)")
 
 
+@lru_cache(64)  # as `is_network`
 def scheme_of(url: str) -> str:
     """Return the scheme in lower case; "file" for a plain path."""
     found = _SCHEME.match(url)
@@ -145,6 +146,7 @@ def redact(url: str) -> str:
     return found[1] + found[2] + ("?..." if found[3] else "")
 
 
+@lru_cache(64)  # as `is_network`
 def host_of(url: str) -> str:
     """Return ``host:port`` as it stands in `url`, "" for a file."""
     found = _HOST.search(url)

@@ -22,7 +22,7 @@ from .stall import StallGuard
 from .status import REDIRECTS, broken, check_stall, check_status, tls_failed
 from .threads import Abort, Aborted
 from .width import Width
-from .wire import HEAD_BYTES, BadAnswer, Unspoken, addresses_of, parse_head, request_bytes, usual_head
+from .wire import HEAD_BYTES, BadAnswer, Unspoken, parse_head, request_bytes, usual_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Swarm:
     def resolve(self) -> list[tuple[Any, ...]]:
         """Return the addresses of the host, looked up once."""
         if not self.addresses:
-            self.addresses = addresses_of(self.origin)
+            self.addresses = socket.getaddrinfo(self.origin.host, self.origin.port, type=socket.SOCK_STREAM)
         return self.addresses
 
     def succeeded(self) -> None:

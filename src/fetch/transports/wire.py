@@ -20,7 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping
-    from typing import Any
 
     from .tls import TlsStream
 else:
@@ -247,18 +246,10 @@ def request_bytes(target: str, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1")
 
 
-def addresses_of(origin: Origin) -> list[tuple[Any, ...]]:
-    """Return what `getaddrinfo` says about a host. Raises OSError, ValueError."""
-    host, labels = origin.host, origin.host.split(".")
-    # As text, every name goes through the codec of international names, which takes 2 ms to load.
-    plain = host.isascii() and all(0 < len(label) < 64 for label in labels)
-    return socket.getaddrinfo(host.encode("ascii") if plain else host, origin.port, type=socket.SOCK_STREAM)
-
-
 def _connect(origin: Origin, timeout_s: float, abort: Abort) -> socket.socket:
     """Connect to the first address that answers; each gets an equal share of the time that is left."""
     ends = time.monotonic() + timeout_s
-    found = addresses_of(origin)
+    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, address) in enumerate(found):
         if abort.set:
             raise Aborted

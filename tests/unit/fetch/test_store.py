@@ -309,12 +309,16 @@ def test_link_out_copies_to_another_file_system(store: Store, tmp_path: Path) ->
 
 
 KILLED_COPY = """
-import os, signal, sys
+import os, shutil, signal, sys
 from cachefetch.fetch.store import files
 if sys.argv[3] == "named":
     files._ANONYMOUS = 0
 if sys.argv[4] == "killed":
-    files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+    def copy(read, write, size):
+        write.write(b"half")
+        write.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    shutil.copyfileobj = copy
 files.link_or_copy(sys.argv[1], sys.argv[2], 4)
 """
 

@@ -18,7 +18,7 @@ from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.network import Network
 from cachefetch.fetch.transports import Head
 from cachefetch.fetch.transports.direct import DirectTransport
-from cachefetch.fetch.transports.wire import BadAnswer, Origin, Unspoken, addresses_of, parse_head
+from cachefetch.fetch.transports.wire import BadAnswer, Unspoken, parse_head
 
 LIMITS = Limits(stall_s=1, connect_timeout_s=5, chunk_bytes=1000)
 
@@ -197,15 +197,3 @@ def test_a_cancelled_transfer_ends_at_once(tmp_path: Path, fault: Fault) -> None
             return time.monotonic() - start
 
         assert anyio.run(main) < 1.0
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_a_host_is_looked_up(host: str) -> None:
-    found = {address[4][0] for address in addresses_of(Origin("http", host, 80))}
-    assert found & {"127.0.0.1", "::1"}
-
-
-@pytest.mark.parametrize("host", ["a..b", "a" * 64, "a" * 64 + ".example", "\udc80"])
-def test_a_name_that_no_host_can_have_is_an_error_of_the_url(host: str) -> None:
-    with pytest.raises(UnicodeError):
-        addresses_of(Origin("http", host, 80))
