@@ -174,6 +174,7 @@ def client_from(
     """
     from ..blocking import Client
     from ..config import load
+    from .memory import reserve_little
 
     if (args.key or args.unsigned) and not args.mirror:
         flag = "--key" if args.key else "--unsigned"
@@ -184,6 +185,7 @@ def client_from(
     for path in args.key:  # it is read where a signature is checked, which `resolve` does not
         if not os.path.exists(path):
             raise UsageError(f"cannot read the key file {path}: {os.strerror(errno.ENOENT)}")
+    reserve_little()
     return Client(
         args.mirror,
         keys=args.key,

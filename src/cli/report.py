@@ -165,7 +165,9 @@ def report_error(error: Exception, *, as_json: bool, verbose: bool, quiet: bool 
         _problem(error, quiet)
         return error.exit_code
     if not isinstance(error, CachefetchError):
-        error = _internal(error, verbose)
+        from .memory import exhausted
+
+        error = exhausted(error) or _internal(error, verbose)
     if as_json:
         _error_document(error)
     _problem(error, quiet)

@@ -143,9 +143,10 @@ def _read_into(file: BinaryIO, view: memoryview, path: str) -> int:
 
 def _read(path: str, limit: int) -> tuple[bytes, str]:
     with _open(path) as file:
-        etag = _etag(os.fstat(file.fileno()))
+        info = os.fstat(file.fileno())
+        etag = _etag(info)
         try:
-            data = file.read(limit + 1)
+            data = file.read(min(limit, info.st_size) + 1)  # room for all of `limit` would be made before
         except OSError as error:
             raise _translate(error, path) from error
     if len(data) > limit:

@@ -133,6 +133,8 @@ class Expanded(Source):
             data, pending = pending, b""
             try:
                 piece = reader.decompress(data, _CHUNK)
+            except MemoryError:
+                raise
             except Exception as error:
                 # Each library has errors of its own (zlib.error, OSError, LZMAError, isal's); all mean the same.
                 raise ArchiveError("damaged", f"is damaged compressed data ({str(error)[:80]})") from error

@@ -233,7 +233,7 @@ class Tree:
 
     def _read(self, path: str, most: int) -> bytes:
         with open(os.open(path, _READ_FILE, dir_fd=self._descriptor), "rb") as file:
-            return file.read(most)
+            return file.read(min(most, os.fstat(file.fileno()).st_size))
 
 
 def _safe_path(member: Member) -> str:
