@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .store.lease import Lease
 
 
+#: Seconds between two looks at what came; the lock alone is looked at more often.
+_LOOK_S = 1.0
+
+
 async def wait_for_same(
     session: Session, request: Request, known: Sequence[Present | None]
 ) -> Lock | Lease | None:
@@ -43,18 +47,20 @@ async def wait_for_same(
     if lock is not None:
         return lock
     other = _Other(store, name, request, known)
-    before, since, told = await session.blocking(other.state), session.clockwork.monotonic(), -1
-    while not await session.blocking(other.over):
-        if (first := other.left[0]) != told:
-            told = first
-            session.emit(Waiting(first + 1, str(request.wanted[first])))
-        await session.rest(limits.lock_poll_s * (0.5 + session.clockwork.random()))
-        now = session.clockwork.monotonic()
+    clock, pause_s = session.clockwork.monotonic, limits.lock_poll_s * (0.5 + session.clockwork.random())
+    before, since, looked, told = await session.blocking(other.state), clock(), float("-inf"), -1
+    while not await session.blocking(other.ended):
+        if (now := clock()) - looked >= _LOOK_S:
+            if await session.blocking(other.brought_all):
+                break
+            if (first := other.left[0]) != told:
+                session.emit(Waiting(first + 1, str(request.wanted[first])))
+            looked, told = now, first
         if now - since >= limits.same_patience_s:
-            state = await session.blocking(other.state)
-            if state == before:
+            if (state := await session.blocking(other.state)) == before:
                 break
             before, since = state, now
+        await session.rest(pause_s)
     return None
 
 
@@ -79,12 +85,15 @@ class _Other:
         self._store, self._name, self._request = store, name, request
         self.left = deque(number for number, one in enumerate(known) if one is None)
 
-    def over(self) -> bool:
-        """Return True when it has ended or brought everything."""
+    def ended(self) -> bool:
+        """Return True when its lock is free."""
         lock = _try_lock(self._store, self._name)
         if lock is not None:
             lock.release()
-            return True
+        return lock is not None
+
+    def brought_all(self) -> bool:
+        """Return True when all is present, though it may still be at its own copies."""
         self._store.notes.refresh()
         wanted, keys, left = self._request.wanted, self._request.keys, self.left
         while left and present.find(self._store, wanted[left[0]], keys[left[0]]) is not None:
