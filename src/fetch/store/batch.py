@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from ... import signals
 from ...errors import CachefetchError
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     from .lease import Lease
     from .locks import Lock
 
-#: Files that are synced together at least, unless no more come for `_REST_S` seconds.
-_GOOD = 64
+#: Files that wait at most: each is an open file, of which there may be a quarter of what the system allows. Half of
+#: them are synced together, unless no more come for `_REST_S` seconds.
+_MOST = 500
 _REST_S = 0.25
-#: Files that wait at most: each is an open file.
-_MOST = 128
 #: Documents that wait at most.
 _SMALL = 250
 #: Fewer files than this are synced one by one,
@@ -58,6 +58,7 @@ class Batches:
         self._ending = False
         self._errors: list[CachefetchError] = []
         self._sync = Syncer()
+        self._most = _most()
 
     def add(
         self, lock: Lock | Lease, sha256: str, data: bytes | bytearray, done: Callable[[str], None]
@@ -82,16 +83,16 @@ class Batches:
         with self._mutex:
             self._waiting.append(_Waiting(descriptor, sha256, path, lock, done))
             number = len(self._waiting)
-        if number >= _GOOD:
+        if number >= self._most // 2:
             self._wake.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
-        while number >= _MOST:
+        while number >= self._most:
             self._room.clear()
             with self._mutex:
                 number = len(self._waiting)
-            if number >= _MOST:
+            if number >= self._most:
                 self._room.wait(_REST_S)
 
     def finish(self) -> None:
@@ -145,6 +146,12 @@ class Batches:
         else:
             self._store.note(one.sha256, info)
         one.done(one.path)
+
+
+def _most() -> int:
+    """Return how many files may wait."""
+    allowed, _ = getrlimit(RLIMIT_NOFILE)
+    return _MOST if allowed == RLIM_INFINITY else min(_MOST, max(_FEW, allowed // 4))
 
 
 class Together:

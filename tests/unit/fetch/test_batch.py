@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -139,3 +141,31 @@ def test_files_are_synced_together_where_the_system_can(tmp_path: Path) -> None:
         os.close(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
         sync(descriptors)
+
+
+def test_few_open_files_are_enough(tmp_path: Path) -> None:
+    program = """
+import resource, sys
+from pathlib import Path
+from tests.unit.fetch.test_batch import Batches, Store, add, payloads
+batches, done, made = Batches(store := Store(sys.argv[1])), [], payloads(200)
+for digest, data in made.items():
+    add(batches, store, digest, data, done)
+batches.finish()
+batches.check()
+assert len(done) == len(made)
+"""
+    limited = [
+        "sh",
+        "-c",
+        'ulimit -n 64; exec "$@"',
+        "sh",
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path / "store"),
+    ]
+    root = Path(__file__).parents[3]
+    env = {**os.environ, "PYTHONPATH": f"{root / '.dev'}{os.pathsep}{root}"}
+    found = subprocess.run(limited, env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
