@@ -1,4 +1,4 @@
-"""A second process for half of many small packages (docs/decisions/0013-fetch-helper.md).
+"""A second process for half of many small packages (docs/decisions/0014-fetch-helper.md).
 
 What is small costs the interpreter's time, and threads share its lock. The helper is a copy of this process (`fork`)
 that goes the same quick way with the other half of the packages, to the same store, under the same locks, and tells
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
-#: Packages. With fewer the copy of the process costs more than it saves.
-ENOUGH = 256
 _PIPE = 1 << 20  # bytes that wait for us without making the helper wait
 _LENGTH = 8
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
@@ -73,7 +71,7 @@ async def in_halves(
         Whatever `bring` raises here; the helper has ended then.
     """
     ours, its = todo[::2], todo[1::2]
-    helper = None if session.in_loop or len(todo) < ENOUGH else _start(session, its, bring, pack)
+    helper = _start(session, its, bring, pack) if _possible(session) else None
     if helper is None:
         return await bring(todo)
     limits = session.limits
@@ -125,9 +123,7 @@ def _start(
     bring: Callable[[Collection[int]], Coroutine[Any, Any, dict[int, R]]],
     pack: Callable[[R], Any],
 ) -> _Helper | None:
-    """Start a helper for `todo`; None where that is not possible."""
-    if not _possible(session):
-        return None
+    """Start a helper for `todo`; None where the system does not let us."""
     try:
         die_with = _die_with_parent()
         ours, its = os.pipe()

@@ -30,6 +30,7 @@ class Limits:
         manifest_bytes: a larger manifest is refused.
         spec_blob_bytes: a larger compressed spec document is refused.
         small_bytes: payloads up to this size go the quick way, one thread for many (`quick`).
+        helper_packages: from so many packages on a second process does half of them (`helper`).
         split_bytes: what is left of a payload comes in ranges when it is at least this much,
         range_bytes: of this size,
         split_connections: over so many connections, where the host's are not in use.
@@ -66,6 +67,7 @@ class Limits:
     manifest_bytes: int = 1 << 20
     spec_blob_bytes: int = 16 << 20
     small_bytes: int = 256 << 10
+    helper_packages: int = 256
     split_bytes: int = 64 << 20
     range_bytes: int = 4 << 20
     split_connections: int = 6

@@ -17,7 +17,6 @@ from ..values import changed
 from .asking import Asking
 from .events import Started, Stored, Verified
 from .failures import SOURCE_ERRORS, caveats
-from .helper import in_halves
 from .layouts import V2, V3, kept_name, payload_url
 from .metadata import from_mirror, lock_key, stored
 from .model import VerifiedPackage
@@ -31,8 +30,8 @@ from .transports.threads import Crew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
-    from typing import Any
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+    from typing import Any, TypeVar
 
     from .model import Source, Wanted
     from .session import Session
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from .transports import Head, Transport
     from .transports.errand import Errand
     from .transports.threads import Abort
+
+    R = TypeVar("R")
 
 
 async def prove_quickly(
@@ -123,7 +124,7 @@ async def prove_in_halves(
             store.identities[kept_name(one, V3)], store.identities[spec[1]] = manifest, document
         return VerifiedPackage(one, BlobRef(*tarball), BlobRef(*spec), None, one.sources[rank], *rest)
 
-    return await in_halves(session, wanted, todo, partial(prove_quickly, session, wanted), pack, unpack)
+    return await _in_halves(session, wanted, todo, partial(prove_quickly, session, wanted), pack, unpack)
 
 
 async def deliver_in_halves(
@@ -140,9 +141,24 @@ async def deliver_in_halves(
         return Delivered(packages[number], *fields)
 
     asked_for = [one.wanted for one in packages]
-    return await in_halves(
-        session, asked_for, small, partial(deliver_quickly, session, packages), pack, unpack
-    )
+    bring = partial(deliver_quickly, session, packages)
+    return await _in_halves(session, asked_for, small, bring, pack, unpack)
+
+
+async def _in_halves(
+    session: Session,
+    wanted: Sequence[Wanted],
+    todo: Sequence[int],
+    bring: Callable[[Collection[int]], Coroutine[Any, Any, dict[int, R]]],
+    pack: Callable[[R], Any],
+    unpack: Callable[[int, Any], R],
+) -> dict[int, R]:
+    """Do what is much with a helper, see `helper.in_halves`."""
+    if session.in_loop or len(todo) < session.limits.helper_packages:
+        return await bring(todo)
+    from .helper import in_halves
+
+    return await in_halves(session, wanted, todo, bring, pack, unpack)
 
 
 @contextlib.asynccontextmanager

@@ -18,8 +18,8 @@ from tests.faults.run import QUICK, Recorder, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 from tests.faults.test_processes import finish, start
 
-from cachefetch.fetch import helper
 from cachefetch.fetch.events import Started, Stored, Verified
+from cachefetch.values import changed
 
 
 @pytest.fixture
@@ -143,7 +143,6 @@ def test_wrong_bytes_are_named_whoever_got_them(tmp_path: Path, packages: list[P
 def test_nobody_is_copied_who_has_other_threads(
     tmp_path: Path, packages: list[Package], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(helper, "ENOUGH", 8)
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("copied"))
     reporter = Recorder()
     source = unsigned("m", str(tmp_path / "mirror"))
@@ -151,7 +150,12 @@ def test_nobody_is_copied_who_has_other_threads(
     thread = threading.Thread(target=ends.wait)
     thread.start()
     try:
-        fetch([p.wanted(source) for p in packages], tmp_path / "store", limits=QUICK, reporter=reporter)
+        fetch(
+            [p.wanted(source) for p in packages],
+            tmp_path / "store",
+            limits=changed(QUICK, helper_packages=8),
+            reporter=reporter,
+        )
     finally:
         ends.set()
         thread.join()

@@ -16,7 +16,6 @@ import anyio
 from tests.faults.mirror import unsigned
 
 from cachefetch.errors import CachefetchError
-from cachefetch.fetch import helper
 from cachefetch.fetch.aio import at_once
 from cachefetch.fetch.events import Event, Reporter, Waiting
 from cachefetch.fetch.execute import new_run
@@ -51,7 +50,8 @@ def main(store: str, url: str, packages: list[str]) -> int:
     source = unsigned("m", url)
     parts = [text.split(":") for text in packages]
     wanted = [Wanted(name, version, hash_, (source,)) for name, version, hash_ in parts]
-    limits = Limits(chunk_bytes=1 << 16)  # so that a killed run leaves something to continue
+    # Small chunks, so that a killed run leaves something to continue.
+    limits = Limits(chunk_bytes=1 << 16, helper_packages=int(os.environ.get("HELPER_FROM", "256")))
     site = [os.environ["SITE"]] if "SITE" in os.environ else []
     transports = Transports(limits)
     try:
@@ -75,8 +75,6 @@ def main(store: str, url: str, packages: list[str]) -> int:
 if __name__ == "__main__":
     if "NO_LOCKS" in os.environ:
         without_locks()
-    if "HELPER_FROM" in os.environ:
-        helper.ENOUGH = int(os.environ["HELPER_FROM"])
     if "EVENTS" in os.environ:
         os.register_at_fork(after_in_parent=lambda: print("helper", file=sys.stderr, flush=True))
     sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
