@@ -54,7 +54,8 @@ class Batches:
         self._waiting: list[_Waiting] = []
         self._mutex = threading.Lock()
         self._wake, self._room = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
+        # Not the thread to `join`: up to Python 3.12 an interrupted one takes it for ended, and the next returns.
+        self._ended: threading.Event | None = None
         self._ending = False
         self._errors: list[CachefetchError] = []
         self._sync = Syncer()
@@ -85,9 +86,10 @@ class Batches:
             number = len(self._waiting)
         if number >= self._most // 2:
             self._wake.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
-            self._thread.start()
+        if self._ended is None:
+            ended = threading.Event()
+            threading.Thread(target=self._work, args=(ended,), daemon=True).start()
+            self._ended = ended
         while number >= self._most:
             self._room.clear()
             with self._mutex:
@@ -96,11 +98,15 @@ class Batches:
                 self._room.wait(_REST_S)
 
     def finish(self) -> None:
-        """Wait until all is stored, and end the thread."""
+        """Wait until all is stored, and end the thread; also when the waiting is interrupted, which is raised then."""
         self._ending = True
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._ended is not None:
+            try:
+                self._ended.wait()
+            except BaseException:
+                self._ended.wait()
+                raise
         self._store.notes.flush()
 
     def check(self) -> None:
@@ -108,20 +114,26 @@ class Batches:
         if self._errors:
             raise self._errors[0]
 
-    def _work(self) -> None:
+    def _work(self, ended: threading.Event) -> None:
         signals.leave_to_main()
-        while True:
-            ending = self._ending
-            if not ending:
-                self._wake.wait(_REST_S)
-                self._wake.clear()
-            with self._mutex:
-                batch, self._waiting = self._waiting, []
-            self._room.set()
-            if batch:
-                self._store_all(batch)
-            elif ending:
-                return
+        try:
+            while self._store_more():
+                pass
+        finally:
+            ended.set()
+
+    def _store_more(self) -> bool:
+        """Store what waits, after a while; False when nothing does, and no more will come."""
+        ending = self._ending
+        if not ending:
+            self._wake.wait(_REST_S)
+            self._wake.clear()
+        with self._mutex:
+            batch, self._waiting = self._waiting, []
+        self._room.set()
+        if batch:
+            self._store_all(batch)
+        return bool(batch) or not ending
 
     def _store_all(self, batch: Sequence[_Waiting]) -> None:
         try:

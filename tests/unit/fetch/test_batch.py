@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -169,3 +170,30 @@ assert len(done) == len(made)
     env = {**os.environ, "PYTHONPATH": f"{root / '.dev'}{os.pathsep}{root}"}
     found = subprocess.run(limited, env=env, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_an_interrupted_finish_stores_all_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    class Slow(Syncer):
+        def __call__(self, descriptors: object) -> None:
+            assert go_on.wait(30)
+
+    monkeypatch.setattr(batch, "Syncer", Slow)
+    store = Store(str(tmp_path / "store"))
+    batches, done, made = Batches(store), list[str](), payloads(3)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for sha256, data in made.items():
+            add(batches, store, sha256, data, done)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        threading.Timer(1, go_on.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            batches.finish()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        go_on.set()
+    assert len(done) == len(made)
