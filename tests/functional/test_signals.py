@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,3 +115,29 @@ def test_while_the_interpreter_ends(run: Run, number: int, code: int, word: str)
     done = run(INTERRUPT + program + MAIN, number, "completion", "bash")
     assert (done.returncode, done.stderr) == (0, "")
     assert "cachefetch" in done.stdout
+
+
+@SIGNALS
+@pytest.mark.parametrize("command", ["list", "fetch"])
+def test_a_slow_look_up_of_a_name_is_left_alone(
+    run: Run, number: int, code: int, word: str, command: str
+) -> None:
+    program = """
+import socket, threading
+real = socket.getaddrinfo
+def slow(host, *arguments, **options):
+    if host != "mirror.invalid":
+        return real(host, *arguments, **options)
+    if not options.get("flags"):
+        threading.Timer(0.3, interrupt).start()
+        time.sleep(20)
+    raise socket.gaierror(socket.EAI_NONAME, "no such name")
+socket.getaddrinfo = slow
+"""
+    words = ["zlib@=1.3.1/4znr57ewjpwhs3c5cux3abeg2ygubgbl", "--no-deps"] if command == "fetch" else []
+    start = time.monotonic()
+    done = run(
+        INTERRUPT + program + MAIN, number, command, *words, "-m", "http://mirror.invalid/", "--unsigned"
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (code, word)
+    assert time.monotonic() - start < 10

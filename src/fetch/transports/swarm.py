@@ -17,6 +17,7 @@ import time
 from ...errors import CachefetchError, NetworkError
 from . import Head
 from .errand import HandedBack, step
+from .names import look_up
 from .ranges import strong_etag
 from .stall import StallGuard
 from .status import REDIRECTS, broken, check_stall, check_status, tls_failed
@@ -145,7 +146,8 @@ class Swarm:
     def resolve(self) -> list[tuple[Any, ...]]:
         """Return the addresses of the host, looked up once."""
         if not self.addresses:
-            self.addresses = socket.getaddrinfo(self.origin.host, self.origin.port, type=socket.SOCK_STREAM)
+            origin, limits = self.origin, self.limits
+            self.addresses = look_up(origin.host, origin.port, limits.connect_timeout_s, self.abort)
         return self.addresses
 
     def succeeded(self) -> None:

@@ -14,6 +14,7 @@ import struct
 import time
 
 from ...values import frozen
+from .names import look_up
 from .threads import Abort, Aborted
 
 TYPE_CHECKING = False
@@ -249,7 +250,7 @@ def request_bytes(target: str, headers: Mapping[str, str]) -> bytes:
 def _connect(origin: Origin, timeout_s: float, abort: Abort) -> socket.socket:
     """Connect to the first address that answers; each gets an equal share of the time that is left."""
     ends = time.monotonic() + timeout_s
-    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    found = look_up(origin.host, origin.port, timeout_s, abort)
     for number, (family, kind, protocol, _, address) in enumerate(found):
         if abort.set:
             raise Aborted
