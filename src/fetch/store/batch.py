@@ -47,7 +47,7 @@ class _Waiting:
 
 
 class Batches:
-    """Stores payloads in the background. `add` and `finish` are called by one thread."""
+    """Stores payloads in the background. Any thread may `add`; one calls `finish`, after that."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -84,18 +84,24 @@ class Batches:
         with self._mutex:
             self._waiting.append(_Waiting(descriptor, sha256, path, lock, done))
             number = len(self._waiting)
+            first, self._ended = self._ended is None, self._ended or threading.Event()
         if number >= self._most // 2:
             self._wake.set()
-        if self._ended is None:
-            ended = threading.Event()
-            threading.Thread(target=self._work, args=(ended,), daemon=True).start()
-            self._ended = ended
+        if first:
+            self._start(self._ended)
         while number >= self._most:
             self._room.clear()
             with self._mutex:
                 number = len(self._waiting)
             if number >= self._most:
                 self._room.wait(_REST_S)
+
+    def _start(self, ended: threading.Event) -> None:
+        try:
+            threading.Thread(target=self._work, args=(ended,), daemon=True).start()
+        except BaseException:  # the system gives no more threads
+            ended.set()
+            raise
 
     def finish(self) -> None:
         """Wait until all is stored, and end the thread; also when the waiting is interrupted, which is raised then."""
