@@ -12,8 +12,6 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
-import threading
 
 from ..values import changed, frozen
 from . import aio
@@ -108,13 +106,15 @@ def _possible(session: Session) -> bool:
     """Tell whether this process may be copied: it has no other thread, whose locks would never be free again."""
     limits = session.limits
     least = min(limits.metadata_in_flight, limits.blob_connections, limits.blobs_per_host)
-    return (
-        sys.platform == "linux"
-        and least > 1
-        and not limits.rate_bytes_per_s
-        and threading.active_count() == 1
-        and processors() > 1
-    )
+    return least > 1 and not limits.rate_bytes_per_s and processors() > 1 and _threads() == 1
+
+
+def _threads() -> int:
+    """Return how many threads this process has, those of libraries too; 0 where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0
 
 
 def _start(
