@@ -111,7 +111,8 @@ class VerifiedPackage:
         stored: True when the manifest came from the store.
         failures: what mirrors asked before `source` did wrong.
         layout: that of the mirror which it was proven from: "v3", "v2" or "oci".
-        expires: when the signature or a key of it does, Unix seconds; None for never.
+        expires: when the signature or a key of it does, or the note that the proof rests on, Unix seconds; None for
+            never.
         dag_hash: True when the DAG hash was computed again and is right; False proves nothing.
     """
 

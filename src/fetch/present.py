@@ -200,6 +200,7 @@ def proven(store: Store, wanted: Wanted, key: str) -> VerifiedPackage | None:
         signature,
         _signer(fingerprint),
         stored=True,
+        expires=store.notes.until(key),  # what is noted of this proof again ends no later
         dag_hash=dag_hash == "1",
     )
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from tests.faults.run import fetch as engine_fetch
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
 from tests.test_import_time import PROGRAM
 
+from cachefetch.errors import NotFoundError
 from cachefetch.fetch import metadata, quick
-from cachefetch.fetch.execute import plan_items
+from cachefetch.fetch.execute import new_run, plan_items, prove_items
 from cachefetch.fetch.limits import Limits
 from cachefetch.fetch.model import Failure, VerifiedPackage, Wanted
+from cachefetch.fetch.present import keys_of
 from cachefetch.fetch.session import Session
 from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.store.notes import Notes
 from cachefetch.fetch.transports import Transports
 
 Cli = Callable[..., Done]
@@ -211,3 +215,31 @@ def test_what_a_dry_run_proved_is_not_proven_again(tmp_path: Path, monkeypatch: 
     other = [package.wanted(unsigned("m", root), unsigned("n", root)) for package in packages]
     engine_fetch(other, store)
     assert set(asked) == {p.name for p in packages}, "another trust is another question"
+
+
+def test_a_note_is_not_lengthened_by_a_run_that_rests_on_it(tmp_path: Path) -> None:
+    root, place = tmp_path / "mirror", tmp_path / "engine"
+    package = write_package(str(root), "p", 1000)
+    wanted = [package.wanted(unsigned("m", str(root)))]
+    [key] = keys_of(wanted)
+    limits, store = Limits(), Store(str(place))
+    asyncio.run(plan_items(wanted, store=store, transports=Transports(limits)))
+    fields = store.notes.get(key)
+    assert fields is not None
+    store.notes.put(key, *fields, until=time.time() + 600)  # as of a signature that ends then
+    store.notes.flush()
+    (root / package.blob).unlink()
+
+    async def as_for_a_name(store: Store) -> None:
+        await prove_items(wanted, store=store, transports=Transports(limits))
+        await new_run(wanted, store=store, transports=Transports(limits)).finish()
+
+    with pytest.raises(NotFoundError):
+        asyncio.run(as_for_a_name(Store(str(place))))
+
+    def counts(after_s: float) -> bool:
+        notes = Notes([str(place)], lambda: time.time() + after_s)
+        notes.refresh()
+        return notes.get(key) is not None
+
+    assert (counts(500), counts(700)) == (True, False)

@@ -81,6 +81,10 @@ class Notes:
         except ValueError:
             return None
 
+    def until(self, key: str) -> float:
+        """Return when the note about `key` ends, Unix seconds; 0 without one."""
+        return _ends(self._lines.get(key.encode(), b""))
+
     def put(self, key: str, *fields: str, until: float | None = None) -> None:
         """Note something about `key`, for `LIFE_S` or to the time `until` (Unix seconds); see `flush`."""
         if not self._scope or not all(fields) or any(" " in field or "\n" in field for field in fields):
