@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from ..fetch import events
 from ..fetch.events import Reporter
+from ..fetch.limits import DEFAULT_LIMITS
 from .report import printable, say
 
 TYPE_CHECKING = False
@@ -54,15 +55,23 @@ class Lines(Reporter):
 
 
 class _Bars(Reporter):
-    """A bar for each payload under way."""
+    """A bar for each payload under way; one for all that are small, since each new bar draws all bars again."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._tasks: dict[int, TaskID] = {}
+        self._small: dict[int, int] = {}  # bytes, by transfer
+        self._shared: TaskID | None = None
+        self._shared_bytes = 0
 
     def on_event(self, event: Event) -> None:
         """Move the bars."""
         match event:
+            case events.Started() if event.size <= DEFAULT_LIMITS.small_bytes:
+                if event.transfer not in self._small:
+                    self._begin_small(event.transfer, event.size)
+            case events.Stored() if event.transfer in self._small and self._shared is not None:
+                self._bars.update(self._shared, advance=self._small[event.transfer])
             case events.Started():
                 self._tasks[event.transfer] = self._bars.add_task(
                     event.spec, total=event.size, completed=event.offset
@@ -77,6 +86,14 @@ class _Bars(Reporter):
                 )
             case _:
                 return
+
+    def _begin_small(self, transfer: int, size: int) -> None:
+        self._small[transfer] = size
+        self._shared_bytes += size
+        if self._shared is None:
+            self._shared = self._bars.add_task("small packages", total=size)
+        else:
+            self._bars.update(self._shared, total=self._shared_bytes)
 
 
 @contextmanager
