@@ -54,7 +54,7 @@ class Retrying(Event):
 
 @frozen
 class Waiting(Event):
-    """Another process fetches the payload of `spec`; this one waits for it."""
+    """Another process fetches the payload of `spec`, or what proves it; this one waits for it."""
 
     transfer: int
     spec: str

@@ -11,7 +11,7 @@ from ..errors import FormatError, NotFoundError
 from ..values import changed
 from . import aio, images, layout2
 from .asking import Asking
-from .events import Verified, Warned
+from .events import Verified, Waiting, Warned
 from .failures import SOURCE_ERRORS, caveats, for_package
 from .layouts import OCI, UNKNOWN, V2, V3, blob_url, kept_name, manifest_url
 from .model import Failure, VerifiedPackage
@@ -43,7 +43,7 @@ async def prove(session: Session, wanted: Wanted, transfer: int = 0) -> Verified
         ready=lambda: stored(session, wanted, []),
         prepare=lambda lock: None,  # noqa: ARG005 - being called means having it
         work=lambda _: _prove_locked(session, wanted, transfer),
-        waiting=lambda: None,
+        waiting=lambda: session.emit(Waiting(transfer, str(wanted))),
     )
     session.emit(Verified(transfer, str(wanted), package.signature, package.key))
     return package

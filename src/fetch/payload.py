@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, TruncatedError
+from ..errors import DigestError, IntegrityError, MirrorError, NetworkError, NotFoundError, TruncatedError
 from ..values import changed, frozen
 from . import aio
 from .events import Reused, Started, Stored, Waiting, Warned
@@ -70,12 +70,28 @@ async def deliver(session: Session, transfer: int, package: VerifiedPackage) -> 
             delivered = await payload.obtain()
         if delivered is not None:
             return changed(delivered, warnings=(*payload.warnings, *caveats(failures)))
-        rest = _sources_after(package)
-        other = changed(wanted, sources=rest)
-        following = await from_mirrors(session, other, failures, transfer) if rest else None
+        following = await _another_build(session, package, failures, transfer)
         if following is None:
             raise for_package(wanted, failures)
         package = following
+
+
+async def _another_build(
+    session: Session, package: VerifiedPackage, failures: list[Failure], transfer: int
+) -> VerifiedPackage | None:
+    """Prove the package anew where it may have another payload than the one that no mirror delivers; None if nowhere.
+
+    These are the mirrors after its own. A proof that was kept may be older than all mirrors, who were not asked for it:
+    where one lacks the payload, the package may have been pushed again.
+    """
+    gone = any(isinstance(failure.error, NotFoundError) for failure in failures)
+    rest = package.wanted.sources if package.stored and gone else _sources_after(package)
+    while rest:
+        found = await from_mirrors(session, changed(package.wanted, sources=rest), failures, transfer)
+        if found is None or found.tarball.sha256 != package.tarball.sha256:
+            return found
+        rest = _sources_after(found)
+    return None
 
 
 def _sources_after(package: VerifiedPackage) -> tuple[Source, ...]:

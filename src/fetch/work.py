@@ -76,6 +76,8 @@ class Work:
             await self._once("adopt", partial(self._take_in, packages))
             await self._once("plan", partial(self._plan, packages))
             delivered = await self._deliver(packages)
+            if any(one.package is not first for one, first in zip(delivered, packages, strict=True)):
+                self._request.accept([*self._here, *(one.package for one in delivered)])
             items = await session.blocking(lambda: [_item(session, one, to) for one in delivered])
             await self._note([one.package for one in delivered], packages)
         finally:
@@ -137,9 +139,6 @@ class Work:
     async def _deliver(self, packages: Sequence[VerifiedPackage]) -> list[Delivered]:
         session = self.session
 
-        def waiting(number: int) -> None:
-            session.emit(Waiting(number + 1, str(packages[number].wanted)))
-
         def keep_room() -> None:
             for number, one in enumerate(packages):
                 if number in self._delivered:
@@ -150,7 +149,7 @@ class Work:
         async def quickly() -> None:
             for bring in (deliver_in_halves, deliver_streams, deliver_large):
                 keep_room()
-                await self._quickly(self._delivered, partial(bring, session, packages), waiting)
+                await self._quickly(self._delivered, partial(bring, session, packages))
 
         async def patiently(number: int, one: VerifiedPackage) -> Delivered:
             try:
@@ -166,9 +165,8 @@ class Work:
         self,
         results: dict[int, R],
         bring: Callable[[Sequence[int]], Awaitable[dict[int, R]]],
-        waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Go a quick way; where there is no loop yet, again for what other processes were at: `waiting` tells that."""
+        """Go a quick way; where there is no loop yet, again for what other processes were at."""
         session = self.session
         todo = [n for n in range(len(self._absent)) if n not in results]
         busy: dict[int, str] = {}
@@ -181,7 +179,7 @@ class Work:
                 return
             busy |= session.busy
             for number in busy.keys() - told:
-                waiting(number)
+                session.emit(Waiting(number + 1, str(self._absent[number])))
                 told.add(number)
             todo = []
             while busy and not todo:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 from tests.faults.mirror import unsigned, write_package
 from tests.faults.run import QUICK, Naps, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 
-from cachefetch.errors import DigestError, NetworkError
+from cachefetch.errors import DigestError, LockChangedError, NetworkError, NotFoundError
+from cachefetch.fetch.execute import new_run, plan_items
+from cachefetch.fetch.model import VerifiedPackage
+from cachefetch.fetch.present import Present
+from cachefetch.fetch.store.cas import Store
+from cachefetch.fetch.transports import Transports
 from cachefetch.fetch.transports.direct import DirectTransport
+from cachefetch.values import changed
 
 
 @contextmanager
@@ -165,3 +173,52 @@ def test_200_blobs_through_a_bad_network(
     stored = final_files(tmp_path / "store")
     assert all(stored[p.sha256] == p.payload for p in packages)
     assert leftovers(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("helper", [8, 10_000])
+def test_package_that_was_pushed_again_is_fetched_though_its_old_manifest_was_kept(
+    tmp_path: Path, helper: int
+) -> None:
+    root, store = str(tmp_path / "mirror"), tmp_path / "store"
+    packages = [write_package(root, f"p{i}", 3000 + i) for i in range(24)]
+    limits = changed(QUICK, helper_packages=helper)
+    with FaultServer(root) as server:
+        wanted = [package.wanted(unsigned("m", server.url)) for package in packages]
+        planned = plan_items(wanted, store=Store(str(store)), transports=Transports(limits), limits=limits)
+        assert len(asyncio.run(planned).steps) == len(packages)
+        for number in (4, 7):  # one for each half
+            (tmp_path / "mirror" / packages[number].blob).unlink()
+            packages[number] = write_package(root, f"p{number}", 4000, seed=2)
+        receipt = fetch(wanted, store, limits=limits)
+        assert [item.sha256 for item in receipt.items] == [package.sha256 for package in packages]
+        (tmp_path / "mirror" / packages[9].blob).unlink()
+        Path(Store(str(store)).path(packages[9].sha256)).unlink()
+        before = len(server.requests)
+        with pytest.raises(NotFoundError):
+            fetch(wanted, store, limits=limits)
+        assert len(server.requests) - before <= 4, "its manifest says the same: no further try"
+    assert leftovers(store) == []
+
+
+def test_other_build_of_another_mirror_is_not_what_a_caller_accepted(tmp_path: Path) -> None:
+    one, other = (write_package(str(tmp_path / name), "p", 3000, seed=seed) for seed, name in enumerate("ab"))
+    (tmp_path / "a" / one.blob).unlink()
+    seen: list[list[str]] = []
+
+    def accept(them: Sequence[Present | VerifiedPackage]) -> None:
+        seen.append([it.sha256 if isinstance(it, Present) else it.tarball.sha256 for it in them])
+        if seen[-1] != [one.sha256]:
+            raise LockChangedError("another one")
+
+    sources = unsigned("a", str(tmp_path / "a")), unsigned("b", str(tmp_path / "b"))
+    transports = Transports(QUICK)
+    run = new_run(
+        [one.wanted(*sources)],
+        store=Store(str(tmp_path / "s")),
+        transports=transports,
+        limits=QUICK,
+        accept=accept,
+    )
+    with pytest.raises(LockChangedError):
+        run.begin() or anyio.run(run.finish)
+    assert (seen[0], seen[-1]) == ([one.sha256], [other.sha256])
