@@ -20,6 +20,8 @@ _TICK_S = 0.1
 def look_up(host: str, port: int, timeout_s: float, abort: Abort) -> list[tuple[Any, ...]]:
     """Return the addresses of a host, as `socket.getaddrinfo` does; a thread that takes too long is left alone.
 
+    Where the system gives no thread for it, the waiting can not be ended.
+
     Args:
         host: name or address.
         port: of the addresses.
@@ -45,7 +47,10 @@ def look_up(host: str, port: int, timeout_s: float, abort: Abort) -> list[tuple[
             done.set()
 
     ends = time.monotonic() + timeout_s
-    threading.Thread(target=look, daemon=True).start()
+    try:
+        threading.Thread(target=look, daemon=True).start()
+    except RuntimeError:  # the system gives no more threads (`ulimit -u`, `ulimit -v`): this one waits itself
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     while not done.wait(_TICK_S):
         if abort.set:
             raise Aborted
