@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pysequoia
 import pytest
 from tests.faults.server import FaultServer
 from tests.functional.conftest import DEBIAN, KEY, MIRROR, Done
@@ -211,17 +212,8 @@ def test_an_attack_has_its_own_error_and_nothing_is_visible(cli: Cli, tmp_path: 
 
 
 def test_another_key_is_refused_by_fingerprint(cli: Cli, tmp_path: Path) -> None:
-    home = tmp_path / "gpg"
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--pinentry-mode", "loopback", "--passphrase", ""]
-    subprocess.run(
-        [*gpg, "--quick-gen-key", "Somebody Else <else@example.org>", "ed25519"],
-        check=True,
-        capture_output=True,
-    )
-    exported = subprocess.run([*gpg, "--armor", "--export"], check=True, capture_output=True).stdout
     other = tmp_path / "other.asc"
-    other.write_bytes(exported)
+    other.write_text(str(pysequoia.Tsk.generate("Somebody Else <else@example.org>").extract_certificate()))
     done = fetch(cli, MIRROR, key=str(other))
     assert done.code == 7
     assert done.json["code"] == "key-not-trusted"
