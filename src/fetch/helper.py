@@ -12,6 +12,8 @@ import contextlib
 import os
 import pickle
 import signal
+import threading
+import time
 
 from ..values import changed, frozen
 from . import aio
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _PIPE = 1 << 20  # bytes that wait for us without making the helper wait
 _LENGTH = 8
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
+#: For so long the system may count a thread that has ended, on a busy machine, and how often to look.
+_ENDING_S, _TICK_S = 0.2, 0.001
 
 
 @frozen
@@ -106,7 +110,15 @@ def _possible(session: Session) -> bool:
     """Tell whether this process may be copied: it has no other thread, whose locks would never be free again."""
     limits = session.limits
     least = min(limits.metadata_in_flight, limits.blob_connections, limits.blobs_per_host)
-    return least > 1 and not limits.rate_bytes_per_s and processors() > 1 and _threads() == 1
+    return least > 1 and not limits.rate_bytes_per_s and processors() > 1 and _alone()
+
+
+def _alone() -> bool:
+    """Tell whether no other thread is here; for one that was joined the system needs a moment more."""
+    ends = time.monotonic() + _ENDING_S
+    while threading.active_count() == 1 and _threads() > 1 and time.monotonic() < ends:
+        time.sleep(_TICK_S)
+    return threading.active_count() == 1 and _threads() == 1
 
 
 def _threads() -> int:

@@ -18,6 +18,7 @@ from tests.faults.run import QUICK, Recorder, fetch, final_files, leftovers
 from tests.faults.server import Fault, FaultServer
 from tests.faults.test_processes import finish, start
 
+from cachefetch.fetch import helper
 from cachefetch.fetch.events import Started, Stored, Verified
 from cachefetch.values import changed
 
@@ -160,3 +161,14 @@ def test_nobody_is_copied_who_has_other_threads(
         ends.set()
         thread.join()
     assert len(reporter.of(Stored)) == len(packages)
+
+
+@pytest.mark.parametrize(("ends_after", "alone"), [(20, True), (10**6, False)])
+def test_a_joined_thread_that_the_system_still_counts_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, ends_after: int, alone: bool
+) -> None:
+    looks = iter(range(10**6))
+    monkeypatch.setattr(helper, "_threads", lambda: 2 if next(looks) < ends_after else 1)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(helper, "_ENDING_S", 30 if alone else 0.05)
+    assert helper._alone() is alone

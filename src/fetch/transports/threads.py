@@ -153,6 +153,7 @@ def run_watched(work: Callable[[Abort], T], look: Callable[[], None], every_s: f
         # Not `join`: up to Python 3.12 an interrupted one takes the thread for ended, and the next returns at once.
         while not finished.wait(every_s):
             look()
+        thread.join()  # it has told all, and ends: who copies the process next must not find it (`helper`)
     except BaseException:
         abort.fire()
         if thread.is_alive():  # else it was not started, or will see the abort before it begins
