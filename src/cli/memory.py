@@ -10,6 +10,7 @@ _STACK = 1 << 20
 _M_ARENA_MAX = -8  # of mallopt(3)
 #: What the C library says when it has no room for a library, and Python when there is none for a thread.
 _NO_ROOM = ("map segment", "shared object descriptor", "zero-fill pages", "Cannot allocate memory")
+_FILES = "open files"
 _NO_THREAD = ("can't start new thread", "join thread before it is started")
 
 
@@ -36,7 +37,7 @@ def address_space() -> int | None:
 
 
 def exhausted(error: BaseException) -> StoreError | None:
-    """Return the error to show for one that comes from "no more memory" or "no more threads", None for any other."""
+    """Return the error to show for one that comes from "no more memory", threads or files, None for any other."""
     what, cause = "", error
     while not what:
         what = _lacking(cause)
@@ -46,9 +47,15 @@ def exhausted(error: BaseException) -> StoreError | None:
         cause = following
     if not what:
         return None
-    bound = address_space()
+    bound = None if what == _FILES else address_space()
     why = f": it may have {bound >> 20} MiB of address space" if bound is not None else ""
-    limits = "`ulimit -v`" if bound is not None else "`ulimit -u`, `ulimit -v`"
+    limits = (
+        "`ulimit -n`"
+        if what == _FILES
+        else "`ulimit -v`"
+        if bound is not None
+        else "`ulimit -u`, `ulimit -v`"
+    )
     return StoreError(
         f"the system gives this process no more {what}{why}",
         hint=f"raise the limit ({limits}, or what the batch system grants), then run the command again: "
@@ -64,5 +71,7 @@ def _lacking(error: BaseException) -> str:
         return "threads"
     if isinstance(error, ImportError) and any(words in text for words in _NO_ROOM):
         return "memory"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return _FILES
     none = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     return "memory" if none else ""

@@ -61,6 +61,7 @@ def test_too_little_is_told(tmp_path: Path) -> None:
         (OSError(12, "Cannot allocate memory"), "memory"),
         (ImportError("libgcc_s.so.1: cannot create shared object descriptor"), "memory"),
         (RuntimeError("can't start new thread"), "threads"),
+        (OSError(24, "Too many open files"), "open files"),
         (RuntimeError("generator raised StopIteration"), ""),
         (OSError(2, "No such file"), ""),
         (ImportError("No module named 'x'"), ""),

@@ -64,6 +64,8 @@ def _store_error(path: str, error: OSError, hint: str) -> StoreError:
         return _full(path, None, error)
     if not hint and error.errno in DENIED:
         hint = "make its directory writable, or choose another one (of the cache: CACHEFETCH_CACHE_DIR)"
+    elif not hint and error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "allow this process more open files (`ulimit -n`), then run the command again"
     elif not hint and error.errno in (errno.EEXIST, errno.ENOTDIR):
         hint = "a file is where a directory must be: remove it, or choose another place"
     return StoreError(
