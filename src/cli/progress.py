@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 
 from ..fetch import events
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ..fetch.events import Event
+
+
+#: Seconds between two drawings of the bars.
+_DRAW_S = 0.1
 
 
 @contextmanager
@@ -55,9 +60,13 @@ class Lines(Reporter):
 
 
 class _Bars(Reporter):
-    """A bar for each payload under way; one for all that are small, since each new bar draws all bars again."""
+    """A bar for each payload under way; one for all that are small, since each new bar draws all bars again.
+
+    They are drawn by events, not by a thread: a process with one could not have a helper (docs/decisions/0014).
+    """
 
     def __init__(self, bars: Bars) -> None:
+        self._drawn = 0.0
         self._bars = bars
         self._tasks: dict[int, TaskID] = {}
         self._small: dict[int, int] = {}  # bytes, by transfer
@@ -65,7 +74,14 @@ class _Bars(Reporter):
         self._shared_bytes = 0
 
     def on_event(self, event: Event) -> None:
-        """Move the bars."""
+        """Move the bars, and draw them now and then."""
+        self._move(event)
+        now = time.monotonic()
+        if now - self._drawn >= _DRAW_S:
+            self._drawn = now
+            self._bars.refresh()
+
+    def _move(self, event: Event) -> None:
         match event:
             case events.Started() if event.size <= DEFAULT_LIMITS.small_bytes:
                 if event.transfer not in self._small:
@@ -81,11 +97,14 @@ class _Bars(Reporter):
             case events.Stored() if event.transfer in self._tasks:
                 self._bars.remove_task(self._tasks.pop(event.transfer))
             case events.Retrying():
-                self._bars.console.print(
-                    printable(f"try {event.attempt} failed: {event.reason}"), markup=False
-                )
+                self._say(f"try {event.attempt} failed: {event.reason}")
+            case events.Waiting():
+                self._say(f"another process fetches {event.spec}, waiting for it")
             case _:
                 return
+
+    def _say(self, words: str) -> None:
+        self._bars.console.print(printable(words), markup=False)
 
     def _begin_small(self, transfer: int, size: int) -> None:
         self._small[transfer] = size
@@ -107,5 +126,6 @@ def _bars() -> Iterator[_Bars]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bars:
         yield _Bars(bars)
