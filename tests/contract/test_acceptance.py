@@ -201,8 +201,11 @@ def minimal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         if node["name"] != "openssl" or node["os"] != "debian12":
             continue
         to = tmp_path_factory.mktemp("minimal") / "to"
-        with Client([str(FIXTURES / "v3-unsigned")], unsigned=True) as client:
-            client.sync(Selection(specs=(f"/{node['hash']}",)), str(to))
+        with pytest.MonkeyPatch.context() as patch:  # not the user's own cache and configuration
+            for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+                patch.setenv(name, str(to.parent / name))
+            with Client([str(FIXTURES / "v3-unsigned")], unsigned=True) as client:
+                client.sync(Selection(specs=(f"/{node['hash']}",)), str(to))
         if len(Reader.open(to).records) == 7:
             shutil.rmtree(to / ".cachefetch")
             edit = Edit(to, node["hash"])
