@@ -2,8 +2,8 @@
 
 What is small costs the interpreter's time, and threads share its lock. The helper is a copy of this process (`fork`)
 that goes the same quick way with the other half of the packages, to the same store, under the same locks, and tells
-here what it proved or stored. What it does not tell (an error, a lock that another process holds, its own end) is still
-to be done, and the caller does it. It may be killed at any time, as any fetch.
+here what it proved or stored, and what it met. What has no result is still to be done, and the caller does it. The
+helper may be killed at any time, as any fetch.
 """
 
 from __future__ import annotations
