@@ -103,10 +103,9 @@ async def prove_in_halves(
 ) -> dict[int, VerifiedPackage]:
     """Do as `prove_quickly`, many packages in two processes: the documents that the other one reads stay there."""
     store = session.store
+    # It takes the document to tell where a mirror of layout 2 has the payload.
     if any(source.layout == V2 for one in wanted for source in one.sources):
-        return await prove_quickly(
-            session, wanted, todo
-        )  # it takes the document to tell where such payloads are
+        return await prove_quickly(session, wanted, todo)
 
     def pack(one: VerifiedPackage) -> tuple[object, ...] | None:
         if one.layout == V2 or one.failures:
